@@ -1,0 +1,37 @@
+"""Notices that a ratio which should hover around 1 has moved: two one-sided cumulative sums (Page's CUSUM)."""
+
+__all__ = ("Drift",)
+
+_CLIP = 2.5  # one outlier, however large, adds no more than this
+_ALLOWANCE = 0.75  # deviations smaller than this, in standard deviations, are noise
+
+
+class Drift:
+    """Sums deviations up and down, each floored at 0, and raises an alarm when one sum passes a threshold."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0, 0.0]
+        self._counts = [0, 0]
+
+    def push(self, deviation: float, threshold: float) -> int:
+        """Add a deviation in standard deviations; return 0, or on an alarm how many values it is made of: positive if
+        up, negative if down.
+
+        These are the values since the sum last left 0, so all of them are likely to come from after the change. An
+        alarm starts both sums anew.
+        """
+        clipped = max(-_CLIP, min(_CLIP, deviation))
+        for side, signed in enumerate((clipped, -clipped)):
+            self._sums[side] = max(0.0, self._sums[side] + signed - _ALLOWANCE)
+            self._counts[side] = self._counts[side] + 1 if self._sums[side] > 0.0 else 0
+        up, down = self._sums
+        if max(up, down) <= threshold:
+            return 0
+        alarm = self._counts[0] if up >= down else -self._counts[1]
+        self.clear()
+        return alarm
+
+    def clear(self) -> None:
+        """Start both sums anew."""
+        self._sums = [0.0, 0.0]
+        self._counts = [0, 0]
