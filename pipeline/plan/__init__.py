@@ -1,0 +1,1 @@
+"""From words to a plan: YAML with positions, declared keys, the checked topology."""

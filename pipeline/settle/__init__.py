@@ -1,0 +1,1 @@
+"""What is settled and what is saved: frontier, cuts, the state file."""

@@ -1,0 +1,585 @@
+"""THE interface: what a stage declares, and what it does while it runs.
+
+A stage is written twice: the declaration, a `msgspec.Struct` whose fields are the keys that users write under ``with:``
+in YAML or as arguments in Python, and what its ``open`` returns, which reads or writes for one run. A declaration is a
+recipe: it never changes and can be opened any number of times.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from pipeline.batch import Batch, Failed, Many, Origin
+from pipeline.chain import Chain
+from pipeline.clock import Clock
+from pipeline.control.law import Law
+from pipeline.errors import ConfigError, RecordError, RecordErrors, StateError, StorageError, Unavailable
+from pipeline.units import parse_backoff, parse_duration, parse_rate, parse_size
+
+__all__ = (
+    "Backoff",
+    "Batcher",
+    "Chunk",
+    "Duration",
+    "Each",
+    "EachAsync",
+    "Failed",
+    "FunctionContext",
+    "KeyedState",
+    "Many",
+    "NamedFile",
+    "Position",
+    "PositionWriter",
+    "Processor",
+    "Progress",
+    "Rate",
+    "Reader",
+    "RecordError",
+    "RecordErrors",
+    "Resume",
+    "Retry",
+    "Sink",
+    "SinkContext",
+    "Size",
+    "Source",
+    "SourceContext",
+    "Stage",
+    "StageContext",
+    "StateError",
+    "StorageError",
+    "Streamed",
+    "TransactionWriter",
+    "Unavailable",
+    "Whole",
+    "Work",
+    "Writer",
+    "key",
+)
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def key(description: str, **extra: Any) -> Meta:
+    """Describe a key of a stage, for ``Annotated``: one sentence that check, docs and the editors' schema all show."""
+    return Meta(description=description, extra=extra or None)
+
+
+Duration = Annotated[float | str, Meta(extra={"unit": "duration"})]
+"""Seconds; in YAML a text with a unit, like ``250ms``."""
+Size = Annotated[int | str, Meta(extra={"unit": "size"})]
+"""Bytes; in YAML a text with a unit, like ``64KiB``."""
+Rate = Annotated[float | str, Meta(extra={"unit": "rate"})]
+"""A number a second; in YAML a text with a unit, like ``100/s``."""
+Backoff = Annotated[tuple[float, float] | float | str, Meta(extra={"unit": "backoff"})]
+"""The first and the longest wait, in seconds; in YAML ``100ms..10s``."""
+
+_UNITS: dict[str, Callable[[str], Any]] = {
+    "duration": parse_duration,
+    "size": parse_size,
+    "rate": parse_rate,
+    "backoff": parse_backoff,
+}
+
+OnFailure = Literal["stop", "dead_letter", "collect", "skip"]
+
+
+class Declared(msgspec.Struct, kw_only=True, eq=False):
+    """Keys and their values; texts with units become numbers when it is made.
+
+    :raises ConfigError: for a text whose unit can't be read.
+    """
+
+    def __post_init__(self) -> None:
+        for name, unit in unit_keys(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, str):
+                try:
+                    msgspec.structs.force_setattr(self, name, _UNITS[unit](value))
+                except ValueError as error:
+                    raise ConfigError(f"{type(self).__name__}({name}={value!r}): {error}") from None
+
+
+def unit_keys(declared: type[msgspec.Struct]) -> Mapping[str, str]:
+    """Return the keys of a declaration that hold a quantity, each with the name of its unit."""
+    found = _unit_keys.get(declared)
+    if found is None:
+        found = {}
+        for item in msgspec.structs.fields(declared):
+            unit = _unit_of(item.type)
+            if unit is not None:
+                found[item.name] = unit
+        _unit_keys[declared] = found
+    return found
+
+
+_unit_keys: dict[type[msgspec.Struct], dict[str, str]] = {}
+
+
+def _unit_of(annotation: Any) -> str | None:
+    for meta in getattr(annotation, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.extra and "unit" in meta.extra:
+            return str(meta.extra["unit"])
+    inner = getattr(annotation, "__args__", ())
+    return next((unit for unit in map(_unit_of, inner) if unit is not None), None)
+
+
+class Retry(Declared):
+    """How often a failed attempt is made again."""
+
+    attempts: Annotated[int, Meta(ge=1), key("Executions in all, the first one included.")] = 1
+    backoff: Annotated[Backoff, key("First and longest wait between attempts; exponential with full jitter.")] = (
+        0.1,
+        10.0,
+    )
+    deadline: Annotated[Duration | None, key("No further attempt after this long since the first.")] = None
+
+
+class Restart(Declared):
+    """How often a stage that broke is opened again, for bugs; never for storage."""
+
+    attempts: Annotated[int, Meta(ge=1), key("Restarts allowed within the interval.")]
+    within: Annotated[Duration, key("The interval.")] = 60.0
+
+
+class ChannelBounds(Declared):
+    """The bounds of a stage's inbox."""
+
+    records: Annotated[int | None, Meta(ge=1), key("Records held at most; two batches when left out.")] = None
+    bytes: Annotated[Size, key("Bytes held at most.")] = 16 * 2**20
+
+
+# --- declarations -----------------------------------------------------------------------------------------------------
+
+
+class Stage(Declared, kw_only=True):
+    """What every stage declares. The fields here are the engine's keys; those of a subclass belong to the stage."""
+
+    role: ClassVar[str] = ""
+
+    name: Annotated[
+        str | None, key("What the stage is called in errors, metrics and ``from:``; the kind if left out.")
+    ] = None
+    on_failure: Annotated[
+        OnFailure | None, key("What happens to a record that fails: stop, dead_letter, collect or skip.")
+    ] = None
+
+    def __or__(self, other: Any) -> Chain:
+        """Compose with the stage behind; gives a chain that a pipeline or another stage can be joined with."""
+        return Chain((self,)).then(other)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what must be the same when saved state is resumed with this stage: a path, a table, a query."""
+        return {}
+
+
+class Source(Stage, kw_only=True):
+    """Declares where records come from."""
+
+    role: ClassVar[str] = "source"
+
+    restart: Annotated[Restart | None, key("Open the source again at its last cursor when it breaks.")] = None
+
+    def replays(self) -> bool:
+        """Tell whether reading again from a cursor gives the same records; standard input and streams can't."""
+        return True
+
+    def endless(self) -> bool:
+        """Tell whether the source never ends by itself; then a signal that drains it is its normal end (exit 0)."""
+        return False
+
+    async def open(self, context: "SourceContext") -> "Reader":
+        """Begin to read behind ``context.cursor``, from the start when it is None.
+
+        :raises StateError: when what the cursor belongs to isn't there or isn't the same any more.
+        """
+        raise NotImplementedError
+
+
+class Batcher(Stage, kw_only=True):
+    """Declares how records are gathered into batches. The engine gathers them; a batcher decides when to cut."""
+
+    role: ClassVar[str] = "batcher"
+
+    when: Annotated[str | Callable[[Any], Any] | None, key("Expression that says which records enter the stage.")] = (
+        None
+    )
+    channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
+    max_bytes: Annotated[Size | None, key("Cut before the records exceed this; a larger one goes alone.")] = None
+    by: Annotated[
+        str | Callable[[Any], Any] | None, key("Expression whose value keeps records of different batches apart.")
+    ] = None
+    max_keys: Annotated[int, Meta(ge=1), key("Batches open at a time with `by`; one more cuts the oldest.")] = 1000
+    order_by: Annotated[str | Callable[[Any], Any] | None, key("Expression that sorts the records within a batch.")] = (
+        None
+    )
+
+    def law(self) -> Law:
+        """Return a new law for one run: what decides how large a batch may get and how long it may wait."""
+        raise NotImplementedError
+
+
+class Processor(Stage, kw_only=True):
+    """Declares work on records between source and sink."""
+
+    role: ClassVar[str] = "processor"
+
+    when: Annotated[str | Callable[[Any], Any] | None, key("Expression that says which records enter the stage.")] = (
+        None
+    )
+    channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
+    concurrency: Annotated[int, Meta(ge=1), key("Batches in flight; for a per-record async function, records.")] = 1
+    ordered: Annotated[bool, key("Emit in the order of arrival; false emits what is ready.")] = True
+    retry: Annotated[Retry | None, key("Attempts at what fails.")] = None
+    timeout: Annotated[Duration | None, key("Bound on each attempt; refused on an inline synchronous function.")] = None
+    restart: Annotated[Restart | None, key("Open the stage again when it breaks.")] = None
+
+    def stateful(self) -> bool:
+        """Tell whether the stage keeps `KeyedState`; such a stage needs ordered input."""
+        return False
+
+    def resumable(self) -> bool:
+        """Tell whether the stage promises the same results when records come again; a stream with memory can't."""
+        return True
+
+    async def open(self, context: "StageContext") -> "Work":
+        """Return the work of one run."""
+        raise NotImplementedError
+
+
+class Resume(Enum):
+    """How a sink keeps records that come again from being there twice; decides its guarantee."""
+
+    POSITION = "position"
+    """Cut back to the position of the last checkpoint: exactly once."""
+    TRANSACTION = "transaction"
+    """Rows and the numbers they settle in one transaction of the sink's own: exactly once."""
+    UPSERT = "upsert"
+    """The same key on every repeat: at least once, repeats invisible."""
+    NONE = "none"
+    """At least once: what came since the last checkpoint may come again."""
+
+
+class Sink(Stage, kw_only=True):
+    """Declares where records go."""
+
+    role: ClassVar[str] = "sink"
+
+    when: Annotated[str | Callable[[Any], Any] | None, key("Expression that says which records enter the stage.")] = (
+        None
+    )
+    channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
+    concurrency: Annotated[int, Meta(ge=1), key("Batches in flight; file and SQLite sinks take 1.")] = 1
+    retry: Annotated[Retry | None, key("Attempts at what fails.")] = None
+    timeout: Annotated[Duration | None, key("Bound on each attempt.")] = None
+    restart: Annotated[Restart | None, key("Open the stage again when it breaks.")] = None
+
+    def resumes(self) -> Resume:
+        """Return how the sink resumes; `check` derives its guarantee from this."""
+        return Resume.NONE
+
+    def durable(self) -> bool:
+        """Tell whether what is written outlives the run; where no sink does, a pipeline needs no state file."""
+        return True
+
+    async def open(self, context: "SinkContext") -> "Writer":
+        """Make ready to write; on resume, bring the other side back to ``context.position``.
+
+        :raises StateError: when what is there does not fit the position, or would be overwritten.
+        """
+        raise NotImplementedError
+
+
+# --- what a stage is told ---------------------------------------------------------------------------------------------
+
+
+class KeyedState(Protocol):
+    """Saved state of a stage: a value a key, each change tagged with the record number that made it.
+
+    Changes are saved with the settling of their number, and a record that comes again is judged by changes of smaller
+    numbers only. Keys and values are JSON-able.
+    """
+
+    def get(self, key: Any, source: str, number: int) -> Any:
+        """Return the value that records of smaller numbers of the source left for the key; None if they left none."""
+        ...
+
+    def put(self, key: Any, source: str, number: int, value: Any) -> None:
+        """Let the record of this number leave a value for the key; ``value=None`` takes the key out."""
+        ...
+
+
+@dataclass(slots=True)
+class StageContext:
+    """What the engine tells a stage when it opens it."""
+
+    name: str
+    pipeline: str
+    clock: Clock
+    lineage: str = ""
+    """Identity of the state file's history; new with each ``--fresh``."""
+    run: int = 1
+    """Counts the runs of the lineage, from 1."""
+    state: KeyedState | None = None
+    """For a processor that is `stateful`."""
+    warn: Callable[[str], None] = field(default=lambda text: None)
+    """Says a sentence to whoever watches the run."""
+
+
+@dataclass(slots=True)
+class SourceContext(StageContext):
+    """What the engine tells a source when it opens it."""
+
+    cursor: Any = None
+    """Where to go on, as it was in a `Chunk`; None at the very start."""
+    max_record: int = 2**20
+    """Bytes of the largest record; a larger one is a bad record."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file that a sink made, named in the state before its first byte. ``identity`` is up to the sink (JSON-able)."""
+
+    path: str
+    identity: Any
+    lineage: str = ""
+
+
+@dataclass(slots=True)
+class SinkContext(StageContext):
+    """What the engine tells a sink when it opens it."""
+
+    delivery: Literal["exactly_once", "at_least_once"] = "at_least_once"
+    """What this sink gives in this run; at least once does not cut back, and needs no syncs of its own."""
+    position: Any = None
+    """The sink's position in the last checkpoint of this lineage; None when there is none."""
+    named: Sequence[NamedFile] = ()
+    """Files named in this state by this sink, also by older lineages, and not yet forgotten; newest last."""
+    saved: bool = True
+    """Whether the run has a state file."""
+    fresh: bool = False
+    """Whether the user asked for a new lineage (``--fresh``) in this run."""
+    repeat: bool = False
+    """Whether the user accepts that what older lineages wrote is written again."""
+    dry: bool = False
+    """Whether the run only tries: open what there is, write nothing, make nothing."""
+    held_from: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The frontier of each source: records of smaller numbers never come again."""
+    announce: Callable[[Sequence[NamedFile]], Awaitable[None]] | None = None
+    """Names new files in the state, durably, before their first byte. None without a state file."""
+
+
+class Position(Protocol):
+    """Where a record lies in its source, for people."""
+
+    def __call__(self, index: int) -> str:
+        """Return the place of the record at an index of the chunk, like ``flights.csv:17 (byte 2048)``."""
+        ...
+
+
+@dataclass(slots=True)
+class FunctionContext:
+    """What a user's function is told about a record, when it has a parameter named ``context``."""
+
+    origin: Origin
+    position: str
+    attempt: int
+    metadata: Mapping[str, Any]
+    key: str
+    """Lineage, source, number and child: the same on every repeat of the record."""
+
+
+# --- a source while it runs -------------------------------------------------------------------------------------------
+
+
+class Chunk:
+    """Records that a source read together, and the cursor behind the last of them.
+
+    ``failed`` are the indexes of ``records`` that hold a `Failed` (a line that can't be parsed, for instance): each
+    takes a number like any record. ``cursors`` gives the cursor behind the record at an index, for sources whose
+    cursor is each record's own key; left out, a resume reads the chunk again and skips what is settled. ``position``
+    says where a record lies. ``size`` is the bytes of the records. Cursors are JSON-able.
+    """
+
+    __slots__ = ("cursor", "cursors", "failed", "position", "records", "size")
+
+    def __init__(
+        self,
+        records: list[Any],
+        cursor: Any,
+        *,
+        size: int = 0,
+        failed: Sequence[int] = (),
+        cursors: Callable[[int], Any] | None = None,
+        position: Position | None = None,
+    ) -> None:
+        self.records = records
+        self.cursor = cursor
+        self.size = size
+        self.failed = failed
+        self.cursors = cursors
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a source has come, in ``unit`` ("bytes", "records"); ``total`` is None when nobody knows."""
+
+    done: int
+    total: int | None
+    unit: str = "records"
+
+
+class Reader:
+    """A source that is open. Read by one task; `forget` may be called while a read waits."""
+
+    def read(self) -> AsyncIterator[Chunk]:
+        """Yield chunks of records in order, a few hundred at a time, until there are no more.
+
+        Asked for the next chunk only when the engine has room. May be cancelled at any await.
+        """
+        raise NotImplementedError
+
+    async def forget(self, cursor: Any) -> None:
+        """Take note that everything up to this cursor is settled and saved."""
+
+    def progress(self) -> Progress | None:
+        """Tell how far it has come."""
+        return None
+
+    async def close(self) -> None:
+        """Let go of everything; called once, also after a failed read."""
+
+
+# --- a processor while it runs ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Work:
+    """The work of a processor for one run: one of `Each`, `EachAsync`, `Whole`, `Streamed`."""
+
+    close: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
+    """Lets go of everything; called once."""
+
+
+@dataclass(slots=True)
+class Each(Work):
+    """A synchronous function that takes one record, at about the cost of a call.
+
+    ``gives`` says what it returns: ``keep``, whether to keep the record; ``record``, exactly one record, never None;
+    ``many``, a sequence of records; ``any``, what a user's function may return: a record, None, `Many` or `Failed`.
+    With ``origins`` the function takes the `Origin` as its second argument. A record that it changes in place is its
+    own; an exception means that this record failed and was left as it was, unless ``changes`` says that it may be half
+    changed, so that the engine keeps a copy.
+    """
+
+    function: Callable[..., Any]
+    gives: Literal["keep", "record", "many", "any"] = "any"
+    origins: bool = False
+    context: bool = False
+    changes: bool = False
+
+
+@dataclass(slots=True)
+class EachAsync(Work):
+    """An asynchronous function that takes one record and returns a record, None, `Many` or `Failed`."""
+
+    function: Callable[..., Awaitable[Any]]
+    context: bool = False
+
+
+@dataclass(slots=True)
+class Whole(Work):
+    """A function that takes the list of a batch's records and returns a list of as many results, in order.
+
+    A result is a record, None, `Many` or `Failed`; with ``aggregate`` it returns any list of records, which stands for
+    the whole batch. May be asynchronous. ``context`` hands it a `FunctionContext` of the first record, ``keys`` the
+    keys of all of them.
+    """
+
+    function: Callable[..., Any]
+    aggregate: bool = False
+    context: bool = False
+    keys: bool = False
+
+
+@dataclass(slots=True)
+class Streamed(Work):
+    """A function from an async iterator of records to an async iterator of results, pulled in lock-step.
+
+    ``groups`` says that one result stands for several inputs (a list of them, and what is left comes at the end);
+    otherwise each result belongs to the input pulled last.
+    """
+
+    function: Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
+    groups: bool = False
+
+
+# --- a sink while it runs ---------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """A sink that is open."""
+
+    async def write(self, batch: Batch) -> None:
+        """Write all records of a batch or none: when it raises, or is cancelled, nothing of the batch stays behind.
+
+        Called again with the same batch for another attempt; with ``concurrency`` above 1 several calls run at a time.
+
+        :raises RecordErrors: names the records that are at fault.
+        :raises Unavailable: when it is worth another attempt.
+        :raises StorageError: when the storage under it failed; ends the run.
+        """
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Let go of everything; called once, without a promise that the last checkpoint covers all."""
+
+
+class PositionWriter(Writer):
+    """A sink whose position says how much of it counts, and that can be cut back to it (`Resume.POSITION`).
+
+    For a cut the engine calls, with no write under way: `prepare`, then `position`; then, with writes going on again,
+    `sync`; and when the cut is saved, `committed`.
+    """
+
+    async def prepare(self, final: bool) -> None:
+        """Bring the sink to a point that can be cut back to: end a compressed frame; ``final``: no write follows."""
+
+    def position(self) -> Any:
+        """Return the position, JSON-able: what all finished writes amount to. Does not wait."""
+        raise NotImplementedError
+
+    async def sync(self) -> None:
+        """Make the position that was returned last durable, and the directory of what is new.
+
+        :raises StorageError: when that fails; it is never tried again.
+        """
+        raise NotImplementedError
+
+    async def committed(self) -> None:
+        """Take note that the position that was returned last is saved: rename what it closed."""
+
+
+class TransactionWriter(Writer):
+    """A sink whose transactions hold rows and the numbers that they settle (`Resume.TRANSACTION`)."""
+
+    def held(self) -> Any:
+        """Return, just after open, which records of this lineage the sink holds, as a `pipeline.spans.Held`."""
+        raise NotImplementedError
+
+    async def seal(self) -> None:
+        """Make everything committed so far durable; called before each checkpoint is saved."""
+        raise NotImplementedError
+
+    async def prune(self, frontiers: Mapping[str, int]) -> None:
+        """Forget the numbers below each source's frontier: the checkpoint that covers them is saved."""
+        raise NotImplementedError
+
+
+def results_of(results: Iterable[Any]) -> set[type]:
+    """Return the types among results, to see at C speed whether any needs a closer look."""
+    return set(map(type, results))
