@@ -64,7 +64,11 @@ __all__ = (
 
 
 def key(description: str, **extra: Any) -> Meta:
-    """Describe a key of a stage, for ``Annotated``: one sentence that check, docs and the editors' schema all show."""
+    """Describe a key of a stage, for ``Annotated``: one sentence that check, docs and the editors' schema all show.
+
+    ``expression=True`` says that its texts are expressions (``parameters=("n",)``: over these names, not fields),
+    ``function=True`` that it is a function named ``module:name``; both are checked when a config is loaded.
+    """
     return Meta(description=description, extra=extra or None)
 
 
@@ -175,6 +179,10 @@ class Stage(Declared, kw_only=True):
         """Return what must be the same when saved state is resumed with this stage: a path, a table, a query."""
         return {}
 
+    def problems(self) -> Iterable[tuple[str, str]]:
+        """Return what is wrong with the keys taken together: pairs of a key and a text; asked when a plan is made."""
+        return ()
+
 
 class Source(Stage, kw_only=True):
     """Declares where records come from."""
@@ -204,18 +212,26 @@ class Batcher(Stage, kw_only=True):
 
     role: ClassVar[str] = "batcher"
 
-    when: Annotated[str | Callable[[Any], Any] | None, key("Expression that says which records enter the stage.")] = (
-        None
-    )
-    channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
-    max_bytes: Annotated[Size | None, key("Cut before the records exceed this; a larger one goes alone.")] = None
-    by: Annotated[
-        str | Callable[[Any], Any] | None, key("Expression whose value keeps records of different batches apart.")
+    when: Annotated[
+        str | Callable[[Any], Any] | None,
+        key("Expression that says which records enter the stage, or `otherwise`.", expression=True),
     ] = None
-    max_keys: Annotated[int, Meta(ge=1), key("Batches open at a time with `by`; one more cuts the oldest.")] = 1000
-    order_by: Annotated[str | Callable[[Any], Any] | None, key("Expression that sorts the records within a batch.")] = (
-        None
-    )
+    channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
+    # Every batcher has these four, but to the user they are keys of the stage: `owner` puts them under `with:`.
+    max_bytes: Annotated[
+        Size | None, key("Cut before the records exceed this; a larger one goes alone.", owner="stage")
+    ] = None
+    by: Annotated[
+        str | Callable[[Any], Any] | None,
+        key("Expression whose value keeps records of different batches apart.", expression=True, owner="stage"),
+    ] = None
+    max_keys: Annotated[
+        int, Meta(ge=1), key("Batches open at a time with `by`; one more cuts the oldest.", owner="stage")
+    ] = 1000
+    order_by: Annotated[
+        str | Callable[[Any], Any] | None,
+        key("Expression that sorts the records within a batch.", expression=True, owner="stage"),
+    ] = None
 
     def law(self) -> Law:
         """Return a new law for one run: what decides how large a batch may get and how long it may wait."""
@@ -227,9 +243,10 @@ class Processor(Stage, kw_only=True):
 
     role: ClassVar[str] = "processor"
 
-    when: Annotated[str | Callable[[Any], Any] | None, key("Expression that says which records enter the stage.")] = (
-        None
-    )
+    when: Annotated[
+        str | Callable[[Any], Any] | None,
+        key("Expression that says which records enter the stage, or `otherwise`.", expression=True),
+    ] = None
     channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
     concurrency: Annotated[int, Meta(ge=1), key("Batches in flight; for a per-record async function, records.")] = 1
     ordered: Annotated[bool, key("Emit in the order of arrival; false emits what is ready.")] = True
@@ -268,9 +285,10 @@ class Sink(Stage, kw_only=True):
 
     role: ClassVar[str] = "sink"
 
-    when: Annotated[str | Callable[[Any], Any] | None, key("Expression that says which records enter the stage.")] = (
-        None
-    )
+    when: Annotated[
+        str | Callable[[Any], Any] | None,
+        key("Expression that says which records enter the stage, or `otherwise`.", expression=True),
+    ] = None
     channel: Annotated[ChannelBounds | None, key("Bounds of the stage's inbox.")] = None
     concurrency: Annotated[int, Meta(ge=1), key("Batches in flight; file and SQLite sinks take 1.")] = 1
     retry: Annotated[Retry | None, key("Attempts at what fails.")] = None
