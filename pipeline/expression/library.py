@@ -14,7 +14,7 @@ _HIGHEST = 1 << MAX_BITS
 _LOWEST = -_HIGHEST
 MANY = 1 << 30
 _NUMBERS: tuple[type[Any], ...] = (int, float)
-_TEXTS: tuple[type[Any], ...] = (str, bytes)
+_TEXTS: tuple[type[Any], ...] = (str, bytes, bytearray)
 _LISTS: tuple[type[Any], ...] = (list, tuple)
 _SEQUENCES: tuple[type[Any], ...] = (list, str, tuple)
 _CONTAINERS: tuple[type[Any], ...] = (list, tuple, dict, set, frozenset)
@@ -105,7 +105,8 @@ def _multiply(left: Any, right: Any) -> Any:
     if left.__class__ is float or right.__class__ is float:
         return left * right
     if left.__class__ is int and right.__class__ is int:
-        return _small(left * right)
+        product = left * right
+        return product if _LOWEST < product < _HIGHEST else _small(product)
     if isinstance(left, int):
         return _repeat(right, left)
     return _repeat(left, right) if isinstance(right, int) else left * right
@@ -120,7 +121,7 @@ def _repeat(sequence: Any, count: int) -> Any:
 
 
 def _modulo(left: Any, right: Any) -> Any:
-    if isinstance(left, _TEXTS):
+    if left.__class__ is not int and isinstance(left, _TEXTS):
         raise TypeError("% is for numbers; texts are joined with +")
     return left % right
 
@@ -145,9 +146,9 @@ def _round(value: Any, digits: int | None = None) -> Any:
 
 
 def _integer(value: Any) -> Any:
-    if isinstance(value, str | float):
+    if isinstance(value, (str, float)):
         return _small(int(value))
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, _TEXTS):
         raise TypeError("int() takes a number or a text, not bytes")
     return int(_small(value))
 
