@@ -1,0 +1,125 @@
+"""Compute, rename, keep and drop fields."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, cast
+
+import msgspec
+
+from pipeline.errors import RecordError
+from pipeline.expression import compile_assignments
+from pipeline.stage import Each, Processor, StageContext, Work, key
+from stages.processors.functions import refuse_timeout
+from stages.processors.records import Shape, by_sort, compiled, describe, shape_of
+
+__all__ = ("Map",)
+
+
+class Map(Processor, kw_only=True):
+    """Compute fields, then rename, then keep or drop; in this order, whichever order the keys are written in.
+
+    A record whose expressions fail is left as it was. A typed record becomes one of a new type, with the fields that
+    are left; computed fields come last, or where the field was that they replace.
+    """
+
+    set: Annotated[
+        dict[str, str],
+        key("Fields to compute: an expression each, all over the record as it came in.", expression=True),
+    ] = msgspec.field(default_factory=dict[str, str])
+    rename: Annotated[
+        dict[str, str], key("New names by old ones; a field that has the new name already is replaced.")
+    ] = msgspec.field(default_factory=dict[str, str])
+    keep: Annotated[list[str] | None, key("Fields to keep, by their new names; all others are dropped.")] = None
+    drop: Annotated[list[str] | None, key("Fields to drop, by their new names.")] = None
+
+    def problems(self) -> Iterable[tuple[str, str]]:
+        """Refuse keys that contradict each other, and a timeout."""
+        if not (self.set or self.rename or self.drop) and self.keep is None:
+            yield "set", "nothing to do; give one of set, rename, keep and drop"
+        if self.keep is not None and self.drop is not None:
+            yield "drop", "can't be given with keep, which drops all other fields anyway"
+        for old, new in self.rename.items():
+            if new in self.set:
+                yield "rename", f"'{old}' would replace '{new}', which is computed by set"
+            if list(self.rename.values()).index(new) != list(self.rename).index(old):
+                yield "rename", f"two fields can't both be called '{new}'"
+        yield from self._renamed_away()
+        yield from refuse_timeout(self)
+
+    def _renamed_away(self) -> Iterable[tuple[str, str]]:
+        for name, fields in (("keep", self.keep), ("drop", self.drop)):
+            for field in fields or ():
+                if field in self.rename and field not in self.rename.values():
+                    yield name, f"'{field}' is called '{self.rename[field]}' by then, because of rename"
+
+    async def open(self, context: StageContext) -> Work:
+        """Compile the expressions.
+
+        :raises ConfigError: when one is not an expression.
+        """
+        place = f"stage '{context.name}' (processor map)"
+        plain = compiled(place, "set", lambda: compile_assignments(self.set))
+        typed = compiled(place, "set", lambda: compile_assignments(self.set, typed=True))
+        origins = plain.uses_origin
+        function = by_sort(
+            self._of_dicts(plain.function if self.set else None),
+            self._of_structs(typed.function),
+            origins,
+        )
+        return Each(function, gives="record", origins=origins)
+
+    def _of_dicts(self, assign: Callable[..., Any] | None) -> Callable[..., Any]:
+        steps = [step for step in (_renamer(self.rename), _chooser(self.keep, self.drop)) if step is not None]
+        if not steps and assign is not None:
+            return assign  # one native function, nothing around it
+        first = assign or _checked
+
+        def change(record: Any, *origin: Any) -> Any:
+            record = first(record, *origin)
+            for step in steps:
+                record = step(record)
+            return record
+
+        return change
+
+    def _of_structs(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        shapes: dict[type[msgspec.Struct], Shape] = {}
+
+        def change(record: msgspec.Struct, *origin: Any) -> Any:
+            old = type(record)
+            shape = shapes.get(old)
+            if shape is None:
+                shape = shapes[old] = shape_of(old, added=list(self.set), names=self.rename, kept=self._keeps)
+            return shape.make(record, compute(record, *origin))
+
+        return change
+
+    def _keeps(self, name: str) -> bool:
+        return name in self.keep if self.keep is not None else name not in (self.drop or ())
+
+
+def _checked(record: Any) -> Any:
+    if not isinstance(record, dict):
+        raise RecordError(f"record is a {describe(record)}, not an object with fields")
+    return cast(Any, record)
+
+
+def _renamer(names: dict[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    def rename(record: dict[str, Any]) -> dict[str, Any]:
+        replaced = {new for old, new in names.items() if old in record}
+        return {names.get(name, name): value for name, value in record.items() if name in names or name not in replaced}
+
+    return rename if names else None
+
+
+def _chooser(keep: list[str] | None, drop: list[str] | None) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    def choose(record: dict[str, Any]) -> dict[str, Any]:
+        return {name: record[name] for name in keep or () if name in record}
+
+    def discard(record: dict[str, Any]) -> dict[str, Any]:
+        for name in drop or ():
+            record.pop(name, None)
+        return record
+
+    if keep is not None:
+        return choose
+    return discard if drop else None
