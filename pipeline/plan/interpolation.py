@@ -1,0 +1,144 @@
+"""``${env:NAME}``, ``${env:NAME:-default}`` and ``${file:path}`` in the texts of a document, and what to hide.
+
+Put in after parsing and never parsed again: a value can't add keys, whatever is in it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+
+from pipeline.errors import Problem
+from pipeline.plan.document import Document, Node
+from pipeline.plan.scalars import INVALID
+
+__all__ = ("HIDDEN", "Secrets", "interpolate")
+
+HIDDEN = "***"
+"""What is shown instead of a secret."""
+
+# A secret of fewer characters would take whole words out of every text that happens to have them.
+_SHORTEST = 8
+_MAX_FILE = 1 << 16
+_REFERENCE = re.compile(r"\$(\$\{)|\$\{([^}]*)\}|\$\{")
+_ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+
+class Secrets:
+    """The values that came from the environment and from files, kept to be hidden."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+
+    def add(self, value: str) -> None:
+        """Remember a value, its lines, and the ways in which errors and JSON write it."""
+        for text in (value, *value.splitlines()):
+            self._values |= {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
+
+    def mask(self, text: str) -> str:
+        """Return a text with every secret of 8 and more characters hidden."""
+        found = sorted((value for value in self._values if len(value) >= _SHORTEST and value in text), key=len)
+        for value in reversed(found):
+            text = text.replace(value, HIDDEN)
+        return text
+
+
+def interpolate(document: Document, environ: Mapping[str, str], *, confined: bool = False) -> Secrets:
+    """Replace the references in all texts of a document; what can't be is one more of its problems.
+
+    ``confined`` documents come from strangers: a reference in one is a problem.
+    """
+    secrets = Secrets()
+    for node in document.root.walk() if document.root else ():
+        if isinstance(node.value, str) and "${" in node.value:
+            _Text(node, environ, secrets, confined).replace(document)
+    return secrets
+
+
+class _RefusedError(Exception):
+    pass
+
+
+class _Text:
+    """One text with references."""
+
+    def __init__(self, node: Node, environ: Mapping[str, str], secrets: Secrets, confined: bool) -> None:
+        self._node = node
+        self._environ = environ
+        self._secrets = secrets
+        self._confined = confined
+        self._secret = False
+
+    def replace(self, document: Document) -> None:
+        """Put the values in, and keep what may be shown beside them; or add a problem to the document."""
+        text: str = self._node.value
+        try:
+            self._node.value = _REFERENCE.sub(lambda match: self._value(match)[0], text)
+        except _RefusedError as refused:
+            document.problems.append(Problem(*self._node.mark, str(refused)))
+            self._node.value = INVALID
+            return
+        self._node.raw = ""  # its characters no longer stand where they are written
+        if self._secret:
+            self._node.shown = _REFERENCE.sub(lambda match: self._value(match)[1], text)
+
+    def _value(self, match: re.Match[str]) -> tuple[str, str]:
+        """Return what a reference stands for, and what is shown for it."""
+        if match[1]:
+            return match[1], match[1]
+        reference = match[2]
+        if reference is None:
+            raise _RefusedError("'${' without its '}'; write $${ for the two characters")
+        if self._confined:
+            raise _RefusedError(
+                f"'${{{reference}}}' is not replaced in a config that comes from elsewhere; write $${{ for the text"
+            )
+        if reference.startswith("file:"):
+            return self._keep(_contents(reference.removeprefix("file:")))
+        env = _ENV.fullmatch(reference)
+        if env is None:
+            raise _RefusedError(_unknown(reference))
+        if env[1] in self._environ:
+            return self._keep(self._environ[env[1]])
+        if env[2] is None:
+            raise _RefusedError(
+                f"environment variable {env[1]} is not set; set it, or write ${{env:{env[1]}:-default}}"
+            )
+        return env[2], env[2]
+
+    def _keep(self, value: str) -> tuple[str, str]:
+        if "\0" in value or not _encodable(value):
+            raise _RefusedError("the value has characters that no text may have")
+        self._secret = True
+        self._secrets.add(value)
+        return value, HIDDEN
+
+
+def _unknown(reference: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(:-.*)?", reference):
+        return f"'${{{reference}}}' is not known; write ${{env:{reference}}}, or $${{{reference}}} for the text itself"
+    return f"'${{{reference}}}' is not known; expected ${{env:NAME}}, ${{env:NAME:-default}} or ${{file:path}}"
+
+
+def _contents(path: str) -> str:
+    try:
+        with FilePath(path).open("rb") as file:
+            content = file.read(_MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a path"
+        raise _RefusedError(f"file '{path}' can't be read: {reason}") from None
+    if len(content) > _MAX_FILE:
+        raise _RefusedError(f"file '{path}' is larger than {_MAX_FILE >> 10} KiB")
+    try:
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise _RefusedError(f"file '{path}' is not UTF-8 text") from None
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes of the environment that are no text
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""The keys of a pipeline: what stands beside ``stages:`` at the top of a config."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from pipeline.stage import Declared, Duration, OnFailure, Size, key
+
+__all__ = ("CheckpointConfig", "Delivery", "PipelineConfig")
+
+Delivery = Literal["exactly_once", "at_least_once"]
+
+
+class CheckpointConfig(Declared, kw_only=True):
+    """Where and how often the state of a run is saved."""
+
+    path: Annotated[str | None, Meta(min_length=1), key("The state file; .pipeline/NAME.db if left out.")] = None
+    interval: Annotated[Duration, Meta(gt=0), key("Time between checkpoints.")] = 1.0
+    max_unsettled: Annotated[
+        int, Meta(ge=1), key("Records read and not settled at most; then reading stops and every batcher flushes.")
+    ] = 100_000
+
+
+class PipelineConfig(Declared, kw_only=True):
+    """What holds for a whole pipeline."""
+
+    name: Annotated[str, Meta(min_length=1), key("Names the state file, and the pipeline in metrics and logs.")]
+    delivery: Annotated[
+        Delivery | None,
+        key("exactly_once is refused where it can't hold; left out, every sink gives the strongest it has."),
+    ] = None
+    on_failure: Annotated[OnFailure, key("What happens to a record that fails, in stages that don't say.")] = "stop"
+    drain: Annotated[Duration, key("The deadline of a stop; what is left then is read again.")] = 10.0
+    max_record: Annotated[Size, Meta(ge=1), key("Bytes of the largest record; a larger one is a bad record.")] = 2**20
+    memory: Annotated[Size, Meta(ge=1), key("Bytes held at most; then reading stops and every batcher flushes.")] = (
+        256 * 2**20
+    )
+    checkpoint: Annotated[
+        CheckpointConfig | Literal["none"] | None,
+        key("Where and how often state is saved; none: every run starts anew."),
+    ] = None
+
+    def saved(self) -> CheckpointConfig:
+        """Return what holds for checkpoints where there are any."""
+        return self.checkpoint if isinstance(self.checkpoint, CheckpointConfig) else CheckpointConfig()
