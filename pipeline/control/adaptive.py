@@ -209,8 +209,7 @@ class AdaptiveLaw:
         else:
             self._service_ratios.push(ratio)
             if self._of_record and seen.full:
-                wait = min(max(seen.wait, 0.0), _LONGEST)
-                self._record_ratios.push(ratio * (wait + service) / service)
+                self._record_ratios.push(ratio * _stretch(seen, service))
         self._model.fit()
         if alarm:
             return "slower" if alarm > 0 else "faster"
@@ -286,6 +285,13 @@ class AdaptiveLaw:
         if notable:
             self._announced = self.limit
         return Change(before, self.limit, reason, notable)
+
+
+def _stretch(seen: Observation, service: float) -> float:
+    """Return the latency of a full batch's oldest record over the time in service: what waiting for a permit adds."""
+    stretch = (min(max(seen.wait, 0.0), _LONGEST) + service) / service
+    # A batch that found a permit waited only for records, and that wait its linger bounds, not its size.
+    return stretch if seen.queued else min(stretch, 1.0 + 1.0 / max(1, seen.permits))
 
 
 def _check(

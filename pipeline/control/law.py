@@ -26,14 +26,15 @@ class Observation:
 
     `size` is its number of records as dispatched, `service` the seconds from its dispatch to its end, `wait` the
     seconds that its oldest record spent in the open batch before that, waiting for a permit included. `full` says
-    that it was closed at its limit of records or bytes. `permits` is how many batches could be in flight when it was
-    dispatched.
+    that it was closed at its limit of records or bytes, `queued` that it had to wait for a permit after that.
+    `permits` is how many batches could be in flight when it was dispatched.
     """
 
     size: int
     service: float
     wait: float = 0.0
     full: bool = True
+    queued: bool = False
     permits: int = 1
 
 

@@ -1,0 +1,78 @@
+"""What kind of failure an exception is: the record's, the other side's, or ours."""
+
+import errno
+import sqlite3
+from enum import Enum
+
+from pipeline.errors import RecordError, RecordErrors, StageError, StateError, StorageError, Unavailable
+
+__all__ = ("Kind", "classify", "status_of")
+
+
+class Kind(Enum):
+    """The three classes of failures, and the exception nobody can tell apart."""
+
+    RECORD = "record"
+    """This record is bad; trying again won't help."""
+    UNKNOWN = "unknown"
+    """Perhaps the record, perhaps not: tried again, and then taken for the record's fault."""
+    UNAVAILABLE = "unavailable"
+    """The other side can't be reached just now."""
+    FAULT = "fault"
+    """Storage failed, or the stage is broken: the run must stop."""
+
+
+_STORAGE = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+_NETWORK = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.ETIMEDOUT,
+        errno.EPIPE,
+        errno.EAGAIN,
+    }
+)
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_RETRYABLE_STATUS = frozenset({408, 425, 429})
+
+
+def classify(error: BaseException) -> Kind:
+    """Tell what kind of failure an exception is."""
+    if isinstance(error, RecordError | RecordErrors):
+        return Kind.RECORD
+    if isinstance(error, StorageError | StateError | StageError | MemoryError):
+        return Kind.FAULT
+    if isinstance(error, Unavailable | TimeoutError):
+        return Kind.UNAVAILABLE
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        return Kind.UNAVAILABLE if code in _LOCKED else Kind.UNKNOWN
+    if isinstance(error, OSError):
+        return _classify_os_error(error)
+    status = status_of(error)
+    if status is not None:
+        return Kind.UNAVAILABLE if status in _RETRYABLE_STATUS or status >= 500 else Kind.RECORD
+    return Kind.UNKNOWN
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that an exception carries, as the common clients have it; None when it has none."""
+    response = getattr(error, "response", None)
+    for holder in (error, response):
+        for name in ("status_code", "status", "code"):
+            status = getattr(holder, name, None)
+            if isinstance(status, int) and 400 <= status < 600:
+                return status
+    return None
+
+
+def _classify_os_error(error: OSError) -> Kind:
+    if error.errno in _STORAGE:
+        return Kind.FAULT
+    if isinstance(error, ConnectionError) or error.errno in _NETWORK:
+        return Kind.UNAVAILABLE
+    return Kind.UNKNOWN
