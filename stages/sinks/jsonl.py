@@ -1,0 +1,75 @@
+"""JSON lines."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.errors import RecordError
+from stages.sinks.files import FileSink
+from stages.sinks.format import Format, one_by_one
+
+__all__ = ("Jsonl", "JsonlFormat")
+
+
+class Jsonl(FileSink, kw_only=True):
+    """Append each record to a file, one JSON value a line.
+
+    Exactly once with a source that replays: the file is cut back to its last checkpoint when a run resumes. A record
+    that JSON has no words for (NaN, infinity, half a surrogate pair, an object of an unknown type) fails by itself.
+    """
+
+    def format(self) -> Format:
+        """Return how records become lines."""
+        return JsonlFormat()
+
+
+class JsonlFormat(Format):
+    """One JSON value a line, in UTF-8."""
+
+    def __init__(self) -> None:
+        self._json = msgspec.json.Encoder()
+        self._msgpack = msgspec.msgpack.Encoder()
+
+    def encode(self, records: Sequence[Any]) -> bytes:
+        """Return the lines of records. NaN and infinity, which the encoder would turn into null, are errors."""
+        try:
+            data = self._json.encode_lines(records)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return one_by_one(records, self._line)
+        if b"null" in data and self._may_hold_nonfinite(records):
+            return one_by_one(records, self._line)
+        return data
+
+    def _line(self, record: Any) -> bytes:
+        line = self._json.encode(record)
+        if b"null" in line:
+            field = next(_nonfinite(msgspec.to_builtins(record, str_keys=True), ""), None)
+            if field is not None:
+                raise RecordError(f"{field or 'the record'} is NaN or infinite, and JSON has no number for that")
+        return line + b"\n"
+
+    def _may_hold_nonfinite(self, records: Sequence[Any]) -> bool:
+        # MessagePack keeps such floats as they are: 0xcb and eight bytes whose exponent bits are all ones. Looking for
+        # these costs as much as encoding once more, where a look at each value would cost ten times that.
+        try:
+            return _NONFINITE.search(self._msgpack.encode(records)) is not None
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return True
+
+
+_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+
+
+def _nonfinite(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield path
+    elif isinstance(value, dict):
+        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+            yield from _nonfinite(inner, f"{path}.{name}" if path else str(name))  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            yield from _nonfinite(inner, f"{path}[{index}]")

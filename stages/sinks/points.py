@@ -1,0 +1,95 @@
+"""What a checkpoint and the state file keep about the files of a sink."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from pipeline.errors import StateError
+from pipeline.stage import NamedFile
+from stages.sinks.append_file import FilePoint
+
+__all__ = (
+    "Announced",
+    "Closing",
+    "FilesPosition",
+    "TargetPoint",
+    "announced",
+    "announced_by_others",
+    "decode_position",
+)
+
+
+class TargetPoint(msgspec.Struct, frozen=True):
+    """Where records of one path go: the file itself, or with ``roll`` the part that is open, if one is.
+
+    ``key`` is the path as it was rendered. ``sequence`` is the number of the next part, ``opened`` the wall time at
+    which the open one was begun.
+    """
+
+    key: str
+    file: FilePoint | None = None
+    sequence: int = 1
+    opened: float = 0.0
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """A part that is finished and takes its final name once that is saved; an empty name takes it away."""
+
+    part: FilePoint
+    final: str
+
+
+class FilesPosition(msgspec.Struct, frozen=True):
+    """The position of a file sink. ``turn`` counts the announcements that came before it; ``memory`` is the format's.
+
+    ``behind`` remembers that this lineage was begun with leave to write behind what other files held.
+    """
+
+    turn: int = 0
+    targets: list[TargetPoint] = []
+    closing: list[Closing] = []
+    memory: Any = None
+    behind: bool = False
+
+
+class Announced(msgspec.Struct, frozen=True):
+    """The identity of a `NamedFile`: the file as it was before this lineage's first byte, and what it is for.
+
+    ``final`` is the name a part takes when it is finished.
+    """
+
+    turn: int
+    key: str
+    base: FilePoint
+    sequence: int = 0
+    final: str = ""
+
+
+def decode_position(position: Any, stage: str) -> FilesPosition:
+    """Return the position of a checkpoint; an empty one when there is none.
+
+    :raises StateError: when it is not one of a file sink.
+    """
+    if position is None:
+        return FilesPosition()
+    try:
+        return msgspec.convert(position, FilesPosition)
+    except msgspec.ValidationError as error:
+        raise StateError(f"stage '{stage}': the saved position is not one of a file sink: {error}") from None
+
+
+def announced(named: Iterable[NamedFile], lineage: str) -> list[Announced]:
+    """Return what a lineage has announced, in the order of the announcements."""
+    found = [msgspec.convert(file.identity, Announced) for file in named if file.lineage == lineage]
+    return sorted(found, key=lambda one: one.turn)
+
+
+def announced_by_others(named: Iterable[NamedFile], lineage: str) -> set[str]:
+    """Return the files and finished parts that other lineages have written."""
+    found: set[str] = set()
+    for file in named:
+        if file.lineage != lineage:
+            identity = msgspec.convert(file.identity, Announced)
+            found.add(identity.final or file.path)
+    return found
