@@ -114,6 +114,16 @@ class Held:
             else:
                 self._whole.setdefault(source, Spans()).add(number, number + 1)
 
+    def merge(self, other: "Held") -> None:
+        """Add everything that another holds."""
+        for source, spans in other._whole.items():
+            whole = self._whole.setdefault(source, Spans())
+            for low, high in spans:
+                whole.add(low, high)
+        for source, numbers in other._children.items():
+            for number, children in numbers.items():
+                self._children.setdefault(source, {}).setdefault(number, set()).update(children)
+
     def numbers(self, source: str) -> Iterator[Span]:
         """Return the spans of a source's whole numbers."""
         return iter(self._whole.get(source, Spans()))

@@ -188,6 +188,8 @@ class Source(Stage, kw_only=True):
     """Declares where records come from."""
 
     role: ClassVar[str] = "source"
+    shares: ClassVar[bool] = False
+    """Whether its records belong to somebody else too, so that the engine hands on shallow copies."""
 
     restart: Annotated[Restart | None, key("Open the source again at its last cursor when it breaks.")] = None
 

@@ -1,0 +1,432 @@
+"""The actor of a batcher: gathers records, cuts batches as its law says, and owns the only timer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.batch import Batch, Ticket, exact_spans
+from pipeline.control.law import Law, Observation, permits_for
+from pipeline.flow.channel import Channel
+from pipeline.flow.outlet import Outlet
+from pipeline.flow.run import Failure, Halt, Run
+from pipeline.stage import Batcher
+from pipeline.watch.metrics import StageMetrics
+
+__all__ = ("BatcherActor", "Leg")
+
+
+@dataclass(slots=True)
+class Leg:
+    """One actor on the way from a batcher to the sinks: the counters of its stages, which take turns."""
+
+    stages: list[StageMetrics]
+    concurrency: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that a batch takes here."""
+        return sum(stage.recent_seconds for stage in self.stages)
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A batch that is being gathered."""
+
+    limit: int
+    pieces: list[Batch] = field(default_factory=list[Batch])
+    count: int = 0
+    size: int = 0
+    oldest: float = 0.0
+    full: str = ""
+    """Why it takes no more: "size", "bytes" or "key"; empty while it does."""
+
+    def add(self, piece: Batch, now: float) -> None:
+        if not self.pieces:
+            self.oldest = now
+        self.pieces.append(piece)
+        self.count += len(piece.records)
+        self.size += piece.size
+
+
+class BatcherActor:
+    """Runs one batcher. With ``by`` a batch is open for each key, all cut by one law."""
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        spec: Batcher,
+        law: Law,
+        inbox: Channel,
+        outlet: Outlet,
+        paths: list[list[Leg]],
+        key: Callable[[Any], Any] | None = None,
+        order: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.law = law
+        self._run = run
+        self._spec = spec
+        self._inbox = inbox
+        self._outlet = outlet
+        self._paths = paths
+        self._key = key
+        self._order = order
+        self._metrics = run.metrics[name]
+        self._open: dict[Any, _Open] = {}
+        # Batches that take no more and wait for a permit; while there is one, nothing more is taken from the inbox.
+        self._full: list[_Open] = []
+        self._hand: Batch | None = None
+        self._in_flight = 0
+        self._pressed = False
+        self._flushing = False
+        self._timer: Callable[[], None] | None = None
+        self.bytes = 0
+        """Bytes of the records that are gathered and not sent on."""
+
+    async def run(self) -> None:
+        """Gather and cut until the inbox has ended and the last batch is sent."""
+        self._metrics.state = "running"
+        try:
+            while True:
+                halt = self._fill()
+                if halt is not None:
+                    self._run.stop(halt)
+                    self._inbox.abandon()
+                    await self._flush_before_halt()
+                    return
+                closing = self._closing()
+                if closing is not None:
+                    await self._send(*closing)
+                elif self._ended and not self._open and not self._full:
+                    return
+                else:
+                    await self._wait()
+        except Halt as halt:
+            self._run.stop(halt)
+            self._inbox.abandon()
+        finally:
+            self._stop_timer()
+            self._metrics.state = "stopped"
+            self._outlet.close()
+
+    def press(self) -> None:
+        """Send on what is gathered, as soon as there is a permit: records are waited for elsewhere."""
+        if self._open and not self._pressed:
+            self._pressed = True
+            self._inbox.poke()
+
+    def flush(self) -> None:
+        """Send on what is gathered, by wish."""
+        self._flushing = True
+        self._inbox.poke()
+
+    @property
+    def _ended(self) -> bool:
+        return self._hand is None and self._inbox.closed and not len(self._inbox)
+
+    # --- gathering ---
+
+    def _fill(self) -> Halt | None:
+        """Take from the inbox what the open batches have room for; the rest waits there, as backpressure."""
+        while not self._full:
+            if self._hand is None:
+                piece = self._inbox.take()
+                if piece is None:
+                    return None
+                if piece.ticket is not None:
+                    piece.ticket.close()
+                    piece.ticket = None
+                self._metrics.records_in += len(piece.records)
+                if self._key is not None:
+                    halt = self._admit_by_key(piece)
+                    if halt is not None:
+                        return halt
+                    continue
+                self._hand = piece
+            self._admit_from_hand()
+        return None
+
+    def _admit_from_hand(self) -> None:
+        hand = self._hand
+        if hand is None:
+            return
+        batch = self._batch_for(None)
+        room = self._room(batch, hand)
+        if room == 0:
+            self._fill_up(batch, None, "bytes")
+            return
+        if room < len(hand.records):
+            hand, self._hand = self._split(hand, room)
+        else:
+            self._hand = None
+        self._add(batch, None, hand)
+
+    def _batch_for(self, key: Any) -> _Open:
+        batch = self._open.get(key)
+        if batch is None:
+            if len(self._open) >= self._spec.max_keys:
+                oldest = min(self._open, key=lambda other: self._open[other].oldest)
+                self._fill_up(self._open[oldest], oldest, "key")
+            batch = self._open[key] = _Open(max(self.law.limit, 1))
+        return batch
+
+    def _fill_up(self, batch: _Open, key: Any, reason: str) -> None:
+        batch.full = reason
+        self._full.append(self._open.pop(key))
+
+    def _add(self, batch: _Open, key: Any, piece: Batch) -> None:
+        now = self._run.clock.now()
+        self.law.arrived(len(piece.records), now)
+        batch.add(piece, now)
+        self.bytes += piece.size
+        if batch.count >= batch.limit:
+            self._fill_up(batch, key, "size")
+        elif self.law.max_bytes is not None and batch.size >= self.law.max_bytes:
+            self._fill_up(batch, key, "bytes")
+
+    def _room(self, batch: _Open, piece: Batch) -> int:
+        """Return how many records of a piece the open batch takes; 0 when the next one would pass its bytes."""
+        room = min(batch.limit - batch.count, len(piece.records))
+        if self.law.max_bytes is None or not piece.size:
+            return room
+        each = piece.size / len(piece.records)
+        fit = int((self.law.max_bytes - batch.size) / each)
+        # A record that is larger than the bound by itself goes alone.
+        return min(room, max(fit, 0 if batch.count else 1))
+
+    def _split(self, piece: Batch, at: int) -> tuple[Batch, Batch]:
+        if not piece.ascending:
+            return _split_exactly(self._run, piece, at)
+        head, tail, shared = piece.split(at)
+        self._run.ledger.share(shared)
+        return head, tail
+
+    def _admit_by_key(self, piece: Batch) -> Halt | None:
+        """Put each record into the batch of its key. One key too many closes the batch that is the oldest."""
+        assert self._key is not None
+        groups: dict[Any, list[int]] = {}
+        failed: list[int] = []
+        for index, record in enumerate(piece.records):
+            try:
+                key = self._key(record)
+                groups.setdefault(key if key.__hash__ is not None else repr(key), []).append(index)
+            except Exception as error:
+                halt = self._run.fail(self.name, piece, index, Failure(record, error))
+                if halt is not None:
+                    return halt
+                failed.append(index)
+        self._settle_gaps(piece, failed)
+        for key, indexes in groups.items():
+            part = piece.pick(indexes)
+            part.spans = exact_spans(part)
+            self._admit_part(key, part)
+        self._share_between(piece, groups)
+        return None
+
+    def _admit_part(self, key: Any, part: Batch) -> None:
+        rest: Batch | None = part
+        while rest is not None:
+            batch = self._batch_for(key)
+            room = self._room(batch, rest)
+            if room == 0:
+                self._fill_up(batch, key, "bytes")
+                continue
+            piece, rest = (rest, None) if room >= len(rest.records) else _split_exactly(self._run, rest, room)
+            self._add(batch, key, piece)
+
+    def _settle_gaps(self, piece: Batch, failed: list[int]) -> None:
+        """Settle the numbers of a piece none of whose records goes on: batches by key hold exactly what they carry."""
+        if failed:
+            gone = set(failed)
+            piece.keep([index not in gone for index in range(len(piece.records))])
+        carried = {(source, number) for source, numbers, _ in piece.by_source() for number in numbers}
+        gaps = [
+            (source, number, number + 1)
+            for source, low, high in piece.spans
+            for number in range(low, high)
+            if (source, number) not in carried
+        ]
+        self._run.ledger.settle_spans(gaps)
+
+    def _share_between(self, piece: Batch, groups: dict[Any, list[int]]) -> None:
+        """A number with children in several batches has a share in each."""
+        if piece.children is None or len(groups) < 2:
+            return
+        seen: set[tuple[str, int]] = set()
+        for indexes in groups.values():
+            numbers = {(origin.source, origin.number) for origin in map(piece.origin, indexes)}
+            self._run.ledger.share(numbers & seen)
+            seen |= numbers
+
+    # --- cutting ---
+
+    def _closing(self) -> tuple[_Open, str] | None:
+        """Return the batch to be sent now, and why; None when there is none, or no permit for it.
+
+        A permit goes to the batch with the least time left.
+        """
+        ready = [(batch, batch.full) for batch in self._full]
+        ready += [(batch, reason) for batch in self._open.values() if (reason := self._reason(batch))]
+        if not ready or self._in_flight >= self.permits():
+            return None
+        return min(ready, key=lambda pair: self._deadline(pair[0])) if len(ready) > 1 else ready[0]
+
+    def _reason(self, batch: _Open) -> str:
+        if self._ended:
+            return "end"
+        if self._flushing:
+            return "flush"
+        if self._pressed:
+            return "pressure"
+        now = self._run.clock.now()
+        deadline = self._deadline(batch)
+        if now >= deadline:
+            return self._timed_reason
+        # Nobody else is expected in time, and nobody waits at the door: then waiting helps nobody.
+        if not len(self._inbox) and self._hand is None and not self.law.expects(deadline - now):
+            return "idle"
+        return ""
+
+    @property
+    def _timed_reason(self) -> str:
+        return "latency" if hasattr(self._spec, "target_latency") else "linger"
+
+    def _deadline(self, batch: _Open) -> float:
+        return batch.oldest + self.law.linger(batch.count)
+
+    def permits(self) -> int:
+        """Return how many batches may be in flight: as many as keep the slowest stage behind busy."""
+        if self.law.permits is not None:
+            return self.law.permits
+        longest = max(self._paths, key=lambda path: sum(leg.seconds for leg in path), default=[])
+        return permits_for((leg.seconds, leg.concurrency) for leg in longest)
+
+    async def _send(self, gathered: _Open, reason: str) -> None:
+        self._take(gathered)
+        batch = Batch.join(gathered.pieces)
+        batch.trigger = reason
+        batch.admitted = gathered.oldest
+        self.bytes -= gathered.size
+        if self._order is not None:
+            halt = self._sort(batch)
+            if halt is not None:
+                raise halt
+        self._count(batch, gathered, reason)
+        started = self._run.clock.now()
+        await self._outlet.send(batch)
+        self._metrics.waiting_out_seconds += self._run.clock.now() - started
+
+    def _take(self, gathered: _Open) -> None:
+        if gathered in self._full:
+            self._full.remove(gathered)
+        else:
+            del self._open[next(key for key, batch in self._open.items() if batch is gathered)]
+        if not self._open and not self._full:
+            self._pressed = self._flushing = False
+
+    def _count(self, batch: Batch, gathered: _Open, reason: str) -> None:
+        now = self._run.clock.now()
+        size = len(batch.records)
+        permits = self.permits()
+        self._in_flight += 1
+
+        def done(ticket: Ticket) -> None:
+            self._in_flight -= 1
+            self._inbox.poke()
+            if ticket.smooth:
+                service = self._run.clock.now() - now
+                full = gathered.full in ("size", "bytes")
+                self._observe(Observation(size, service, now - gathered.oldest, full, permits))
+
+        batch.ticket = Ticket(done)
+        self._metrics.records_out += size
+        self._metrics.took(now - gathered.oldest)
+        self._metrics.triggers[reason] = self._metrics.triggers.get(reason, 0) + 1
+        self._metrics.last_batch = size
+
+    def _observe(self, seen: Observation) -> None:
+        changes = self.law.observe(seen)
+        self._metrics.limit = self.law.limit
+        self._run.events.emit(
+            "batch", stage=self.name, size=seen.size, seconds=seen.service, waited=seen.wait, limit=self.law.limit
+        )
+        for change in changes:
+            if change.notable:
+                self._run.events.emit(
+                    "resize", stage=self.name, before=change.before, limit=change.limit, reason=change.reason
+                )
+
+    def _sort(self, batch: Batch) -> Halt | None:
+        assert self._order is not None
+        keys: list[Any] = []
+        while len(keys) < len(batch.records):
+            try:
+                keys = list(map(self._order, batch.records))
+                order = sorted(range(len(keys)), key=keys.__getitem__)
+            except Exception as error:
+                index = _first_failing(self._order, batch.records)
+                halt = self._run.fail(self.name, batch, index, Failure(batch.records[index], error))
+                if halt is not None:
+                    return halt
+                batch.keep([other != index for other in range(len(batch.records))])
+                keys = []
+                continue
+            spans, ticket = batch.spans, batch.ticket
+            sorted_batch = batch.pick(order)
+            batch.records, batch.numbers = sorted_batch.records, sorted_batch.numbers
+            batch.children, batch.sources = sorted_batch.children, sorted_batch.sources
+            batch.spans, batch.ticket, batch.ascending = spans, ticket, False
+        return None
+
+    async def _flush_before_halt(self) -> None:
+        for gathered in [*self._full, *self._open.values()]:
+            await self._send(gathered, "end")
+
+    # --- waiting ---
+
+    async def _wait(self) -> None:
+        started = self._run.clock.now()
+        deadline = min(map(self._deadline, self._open.values()), default=None)
+        if deadline is not None and self._in_flight < self.permits() and deadline != float("inf"):
+            self._timer = self._run.clock.call_at(deadline, self._inbox.poke)
+        try:
+            await self._inbox.changed(data=not self._full)
+        finally:
+            self._stop_timer()
+        self._metrics.waiting_in_seconds += self._run.clock.now() - started
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer()
+            self._timer = None
+
+
+def _split_exactly(run: Run, piece: Batch, at: int) -> tuple[Batch, Batch]:
+    """Split a batch whose numbers don't ascend: each part holds exactly the numbers that it carries."""
+    head, tail = piece.pick(range(at)), piece.pick(range(at, len(piece.records)))
+    head.spans, tail.spans = exact_spans(head), exact_spans(tail)
+    carried = {(source, n) for source, low, high in head.spans + tail.spans for n in range(low, high)}
+    gaps = [
+        (source, n, n + 1) for source, low, high in piece.spans for n in range(low, high) if (source, n) not in carried
+    ]
+    run.ledger.settle_spans(gaps)
+    in_head = {(source, n) for source, low, high in head.spans for n in range(low, high)}
+    run.ledger.share(
+        [(source, n) for source, low, high in tail.spans for n in range(low, high) if (source, n) in in_head]
+    )
+    return head, tail
+
+
+def _first_failing(function: Callable[[Any], Any], records: list[Any]) -> int:
+    """Return the index of the record that can't be sorted: its key fails, or can't be compared with the first's."""
+    first: Any = None
+    for index, record in enumerate(records):
+        try:
+            key = function(record)
+            if index == 0:
+                first = key
+            _ = key < first
+        except Exception:
+            return index
+    return len(records) - 1

@@ -1,0 +1,116 @@
+"""The actor of a processor, or of neighbours that were fused: takes batches, works on them, hands them on."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+
+from pipeline.batch import Batch
+from pipeline.flow.attempts import Abandoned
+from pipeline.flow.channel import Channel
+from pipeline.flow.outlet import Outlet
+from pipeline.flow.run import Halt, Run
+from pipeline.flow.window import Window
+from pipeline.flow.work import EachStep, Rest, Step
+
+__all__ = ("ProcessorActor",)
+
+
+class ProcessorActor:
+    """Runs one step, or several fused ones, over each batch of its inbox."""
+
+    def __init__(
+        self,
+        run: Run,
+        steps: Sequence[Step],
+        inbox: Channel,
+        outlet: Outlet,
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+    ) -> None:
+        self.name = steps[0].name
+        self._run = run
+        self._steps = steps
+        self._inbox = inbox
+        self._outlet = outlet
+        self._concurrency = concurrency
+        self._ordered = ordered
+        self._metrics = [step.metrics for step in steps]
+
+    async def run(self) -> None:
+        """Work until the inbox ends; then close the outlet. A record that stops the run ends it early."""
+        self._set_state("running")
+        try:
+            if self._concurrency == 1:
+                await self._one_by_one()
+            else:
+                window = Window(self._concurrency, self._ordered)
+                await window.run(self._receive, lambda batch: self._work(batch, window.workers.rest))
+            await self._finish()
+        finally:
+            self._set_state("stopped")
+            self._outlet.close()
+
+    async def _one_by_one(self) -> None:
+        while (batch := await self._receive()) is not None:
+            if not await (await self._work(batch, nullcontext))():
+                return
+
+    async def _receive(self) -> Batch | None:
+        started = self._run.clock.now()
+        batch = await self._inbox.receive()
+        self._metrics[0].waiting_in_seconds += self._run.clock.now() - started
+        return batch
+
+    async def _work(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
+        """Work on a batch and return what hands the result on."""
+        halt: Halt | None = None
+        abandoned = False
+        try:
+            for step in self._steps:
+                started = self._run.clock.now()
+                batch, halt_here = await step.run(batch, rest)
+                seconds = self._run.clock.now() - started
+                step.metrics.busy_seconds += seconds
+                step.metrics.took(seconds)
+                halt = halt_here or halt
+                if not batch.records:
+                    break
+        except Abandoned:
+            abandoned = True
+
+        async def hand_on() -> bool:
+            if abandoned:
+                self._inbox.abandon()
+                return False
+            return await self._hand_on(batch, halt)
+
+        return hand_on
+
+    async def _hand_on(self, batch: Batch, halt: Halt | None) -> bool:
+        started = self._run.clock.now()
+        try:
+            await self._outlet.send(batch)
+        except Halt as from_outlet:
+            halt = halt or from_outlet
+        self._metrics[-1].waiting_out_seconds += self._run.clock.now() - started
+        if halt is not None:
+            self._run.stop(halt)
+            self._inbox.abandon()
+        return halt is None
+
+    async def _finish(self) -> None:
+        for index, step in enumerate(self._steps):
+            batch = await step.finish()
+            if batch is not None:
+                for later in self._steps[index + 1 :]:
+                    batch, _ = await later.run(batch)
+                await self._hand_on(batch, None)
+
+    def _set_state(self, state: str) -> None:
+        for metrics in self._metrics:
+            metrics.state = state
+
+
+def may_fuse(step: Step, concurrency: int) -> bool:
+    """Tell whether a step may share an actor: synchronous, one at a time, and without waits of its own."""
+    return isinstance(step, EachStep) and concurrency == 1 and step.attempts.retries.attempts == 1

@@ -1,0 +1,66 @@
+"""From what a function returned for the records of a batch to the batch that goes on."""
+
+from itertools import compress
+from typing import Any
+
+from pipeline.batch import Batch, Failed, Many
+from pipeline.flow.outlet import batch_before
+from pipeline.flow.run import Failure, Halt, Run
+
+__all__ = ("absorb",)
+
+_SPECIAL = frozenset({type(None), Many, Failed, Failure})
+
+
+def absorb(run: Run, stage: str, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
+    """Put results in the place of a batch's records: one a record, in order; None, `Many` and failures as they mean.
+
+    Returns the batch that goes on, and the halt when a failure stops the run; then it is what came before it.
+    """
+    types = set(map(type, results))
+    halt = None
+    if Failed in types or Failure in types:
+        batch, results, halt = _take_out_failures(run, stage, batch, results)
+        types = set(map(type, results))
+    if type(None) in types:
+        mask = [result is not None for result in results]
+        run.metrics[stage].filtered += mask.count(False)
+        batch.keep(mask)
+        results = list(compress(results, mask))
+    if Many in types:
+        _explode(batch, results)
+    else:
+        batch.records = results
+    return batch, halt
+
+
+def _take_out_failures(run: Run, stage: str, batch: Batch, results: list[Any]) -> tuple[Batch, list[Any], Halt | None]:
+    mask = [True] * len(results)
+    for index, result in enumerate(results):
+        if type(result) is Failed:
+            result = Failure(result.record, result.error)
+        if type(result) is not Failure:
+            continue
+        halt = run.fail(stage, batch, index, result)
+        if halt is not None:
+            head = batch_before(run, batch, index)
+            if head is None:
+                return Batch([]), [], halt
+            head.keep(mask[:index])
+            return head, list(compress(results[:index], mask)), halt
+        mask[index] = False
+    batch.keep(mask)
+    return batch, list(compress(results, mask)), None
+
+
+def _explode(batch: Batch, results: list[Any]) -> None:
+    counts: list[int | None] = []
+    records: list[Any] = []
+    for result in results:
+        if type(result) is Many:
+            counts.append(len(result))
+            records.extend(result)
+        else:
+            counts.append(None)
+            records.append(result)
+    batch.explode(counts, records)

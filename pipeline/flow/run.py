@@ -1,0 +1,234 @@
+"""What the actors of one run share: books, clock, counters, what is pending for the next cut, and the flags of a stop."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.batch import Batch, Origin
+from pipeline.clock import Clock
+from pipeline.errors import PipelineError
+from pipeline.plan.topology import Topology
+from pipeline.settle.cut import Change, Letter
+from pipeline.settle.ledger import End, Ledger
+from pipeline.stage import Position
+from pipeline.watch.events import Events
+from pipeline.watch.metrics import StageMetrics
+
+__all__ = ("Failure", "Halt", "Run")
+
+MAX_COLLECTED = 1000
+"""Errors listed in the report under ``on_failure: collect``; further ones are only counted."""
+_FORCE_LETTERS = 1000
+_FORCE_LETTER_BYTES = 2**20
+
+
+@dataclass(slots=True)
+class Failure:
+    """A record that failed for good: what it was when the stage received it, and why."""
+
+    record: Any
+    error: BaseException
+    attempts: int = 1
+
+
+class Halt(Exception):
+    """A record failed under ``on_failure: stop``: the run ends with what came before it."""
+
+    def __init__(self, stage: str, kind: str, position: str, error: BaseException) -> None:
+        cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        super().__init__(f"stage '{stage}' ({kind}): {position}: {cause}")
+        self.stage = stage
+        self.error = error
+
+
+@dataclass(slots=True)
+class _Located:
+    """A chunk that is not settled yet: where its records lie in their source."""
+
+    first: int
+    count: int
+    position: Position | None
+
+
+class Run:
+    """One run of a topology. Actors write to it within a turn of the loop; nothing here waits but `settled`."""
+
+    def __init__(self, topology: Topology, clock: Clock, events: Events, *, lineage: str = "", number: int = 1) -> None:
+        self.topology = topology
+        self.clock = clock
+        self.events = events
+        self.lineage = lineage
+        self.number = number
+        self.ledger = Ledger(self._on_settled)
+        self.metrics = {
+            name: StageMetrics(name, stage.role, stage.kind, getattr(stage.spec, "concurrency", 1))
+            for name, stage in topology.stages.items()
+        }
+        self.policies: dict[str, str] = {
+            name: stage.spec.on_failure or topology.config.on_failure for name, stage in topology.stages.items()
+        }
+        self.letters: list[Letter] = []
+        self.changes: list[Change] = []
+        self.collected: list[dict[str, Any]] = []
+        self.reading = True
+        """False once a drain or a halt has begun: sources read no more."""
+        self.draining = False
+        self.halt: Halt | None = None
+        self.fault: PipelineError | None = None
+        self.on_stop: list[Callable[[], None]] = []
+        self.on_drain: list[Callable[[], None]] = []
+        self.request_cut: Callable[[], None] = lambda: None
+        self.has_state = False
+        self.held_by_sinks: Callable[[str, Origin], bool] = lambda stage, origin: False
+        self._letter_bytes = 0
+        self._located: dict[str, deque[_Located]] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # --- the stop ---
+
+    def stop_reading(self) -> None:
+        """Let the sources end where they are: the beginning of a drain."""
+        if self.reading:
+            self.reading = False
+            for stop in self.on_stop:
+                stop()
+            self._on_settled()
+
+    def drain(self) -> None:
+        """End early by wish: read no more, finish what is under way, abandon what waits for another attempt."""
+        self.draining = True
+        for interrupt in list(self.on_drain):
+            interrupt()
+        self.stop_reading()
+
+    def stop(self, halt: Halt) -> None:
+        """End the run because of a record; the first reason counts."""
+        if self.halt is None:
+            self.halt = halt
+        self.stop_reading()
+
+    async def settled(self) -> None:
+        """Wait until something is settled, or reading stops."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _on_settled(self) -> None:
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # --- where records lie ---
+
+    def locate(self, source: str, first: int, count: int, position: Position | None) -> None:
+        """Remember where the records of a chunk lie, until they are settled."""
+        located = self._located.setdefault(source, deque())
+        frontier = self.ledger.frontiers[source].number
+        while located and located[0].first + located[0].count <= frontier:
+            located.popleft()
+        located.append(_Located(first, count, position))
+
+    def position_of(self, origin: Origin) -> str:
+        """Return where a record lies, for people: file and line, or source and number."""
+        for chunk in self._located.get(origin.source, ()):
+            if chunk.first <= origin.number < chunk.first + chunk.count and chunk.position is not None:
+                return chunk.position(origin.number - chunk.first)
+        return f"{origin.source} record {origin.number & _NUMBER_MASK}"
+
+    def key_of(self, origin: Origin) -> str:
+        """Return the key of a record: the same on every repeat."""
+        child = f"/{origin.child}" if origin.child else ""
+        return f"{self.lineage}/{origin.source}/{origin.number}{child}"
+
+    # --- failures ---
+
+    def fail(self, stage: str, batch: Batch, index: int, failure: Failure) -> Halt | None:
+        """Do with one failed record of a batch as its stage's policy says; returns the halt if it is to stop.
+
+        The record's number settles with the batch, whose owner takes the record out of it.
+        """
+        origin = batch.origin(index)
+        planned = self.topology.stages[stage]
+        if self.held_by_sinks(stage, origin):
+            # It was written before a crash: it counts as written, whatever became of it this time.
+            self.ledger.mark(origin, End.WRITTEN)
+            return None
+        policy = self.policies[stage]
+        self.metrics[stage].fail(policy)
+        position = self.position_of(origin)
+        if policy == "stop":
+            return Halt(stage, f"{planned.role} {planned.kind}", position, failure.error)
+        if policy == "dead_letter":
+            self._bury(stage, batch, origin, position, failure)
+        elif policy == "collect":
+            self._collect(stage, origin, position, failure)
+        else:
+            self.ledger.mark(origin, End.SKIPPED)
+        return None
+
+    def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> None:
+        self.ledger.mark(origin, End.DEAD_LETTERED)
+        letter = Letter(
+            stage=stage,
+            source=origin.source,
+            number=origin.number,
+            child=origin.child,
+            key=self.key_of(origin),
+            error_type=type(failure.error).__name__,
+            error=str(failure.error),
+            attempts=failure.attempts,
+            position=position,
+            record=failure.record,
+            at=self.clock.wall(),
+            run=self.number,
+            lineage=self.lineage,
+            metadata=dict(batch.metadata),
+        )
+        self.letters.append(letter)
+        self._letter_bytes += batch.size // max(len(batch.records), 1)
+        self.events.emit(
+            "dead_letter",
+            stage=stage,
+            position=position,
+            error=letter.error,
+            error_type=letter.error_type,
+            key=letter.key,
+        )
+        if len(self.letters) >= _FORCE_LETTERS or self._letter_bytes >= _FORCE_LETTER_BYTES:
+            self.request_cut()
+
+    def _collect(self, stage: str, origin: Origin, position: str, failure: Failure) -> None:
+        self.ledger.mark(origin, End.COLLECTED)
+        if len(self.collected) < MAX_COLLECTED:
+            self.collected.append(
+                {
+                    "stage": stage,
+                    "position": position,
+                    "error": f"{type(failure.error).__name__}: {failure.error}",
+                    "record": repr(failure.record)[:1000],
+                    "attempts": failure.attempts,
+                }
+            )
+
+    def take_pending(self) -> tuple[list[Letter], list[Change]]:
+        """Return, for a cut, the letters and changes whose numbers are settled; the others stay pending."""
+        letters = [letter for letter in self.letters if self.ledger.settled(letter.source, letter.number)]
+        changes = [change for change in self.changes if self.ledger.settled(change.source, change.number)]
+        if letters:
+            self.letters = [letter for letter in self.letters if not self.ledger.settled(letter.source, letter.number)]
+            self._letter_bytes = 0
+        if changes:
+            self.changes = [change for change in self.changes if not self.ledger.settled(change.source, change.number)]
+        return letters, changes
+
+
+_NUMBER_MASK = (1 << 40) - 1
+"""The numbers of a source that can't replay carry the run's number above these bits."""

@@ -1,0 +1,262 @@
+"""The actor of a sink: writes batches, settles them, and stands still for a cut."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+
+import anyio
+
+from pipeline.batch import Batch, Origin
+from pipeline.control.policy import Kind
+from pipeline.control.retry import Retries
+from pipeline.errors import RecordErrors
+from pipeline.flow.attempts import Abandoned, Attempts, Spent
+from pipeline.flow.channel import Channel
+from pipeline.flow.outlet import batch_before
+from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.window import Window
+from pipeline.flow.work import Rest
+from pipeline.settle.cut import SinkPoint
+from pipeline.spans import Held
+from pipeline.stage import PositionWriter, Sink, SinkContext, TransactionWriter, Writer
+
+__all__ = ("SinkActor",)
+
+_ONCE = Retries(attempts=1)
+
+
+class SinkActor:
+    """Runs one sink. Batches of an ordered sink are written one at a time, in order."""
+
+    def __init__(
+        self, run: Run, name: str, sink: Sink, context: SinkContext, inbox: Channel, point: SinkPoint | None
+    ) -> None:
+        self.name = name
+        self.writer: Writer | None = None
+        self._run = run
+        self._sink = sink
+        self._context = context
+        self._inbox = inbox
+        self._metrics = run.metrics[name]
+        self._attempts = Attempts(run, name, sink)
+        # What the sink holds of records that will come again: from the cut, or from its own database.
+        self._held = Held.decode(point.held if point is not None else None)
+        self._recovered = bool(self._held)
+        # What was written since, as far as the frontier has not passed it.
+        self._written: list[tuple[str, Sequence[int], list[str] | None]] = []
+        self._writing = anyio.Lock(fast_acquire=True)
+
+    async def open(self) -> None:
+        """Open the sink where the last checkpoint left it."""
+        self.writer = await self._sink.open(self._context)
+        if isinstance(self.writer, TransactionWriter):
+            self._held = self.writer.held()
+            self._recovered = bool(self._held)
+
+    async def close(self) -> None:
+        """Close the sink."""
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            await writer.close()
+
+    def holds(self, origin: Origin) -> bool:
+        """Tell whether the sink held a record, or a child of it, when it was opened."""
+        if not self._recovered:
+            return False
+        return origin in self._held or (not origin.child and self._held.holds_any(origin.source, origin.number))
+
+    async def run(self) -> None:
+        """Write until the inbox ends."""
+        self._metrics.state = "running"
+        try:
+            if self._sink.concurrency == 1:
+                while (batch := await self._receive()) is not None:
+                    if not await (await self._take(batch, nullcontext))():
+                        return
+            else:
+                window = Window(self._sink.concurrency, True)
+                await window.run(self._receive, lambda batch: self._take(batch, window.workers.rest))
+        finally:
+            self._metrics.state = "stopped"
+
+    # --- a cut ---
+
+    async def hold_still(self, final: bool) -> None:
+        """Let no write begin until `go_on`, wait for the one under way, and make the position one to cut back to."""
+        if isinstance(self.writer, PositionWriter):
+            await self._writing.acquire()
+            try:
+                await self.writer.prepare(final)
+            except BaseException:
+                self._writing.release()
+                raise
+
+    def go_on(self) -> None:
+        """Let writes begin again."""
+        if isinstance(self.writer, PositionWriter):
+            self._writing.release()
+
+    def point(self) -> SinkPoint | None:
+        """Return the position of all finished writes, and what it holds of records that may come again."""
+        if not isinstance(self.writer, PositionWriter):
+            return None
+        held = Held()
+        frontiers = {source: frontier.number for source, frontier in self._run.ledger.frontiers.items()}
+        self._written = [entry for entry in self._written if _highest(entry[1]) >= frontiers[entry[0]]]
+        for source, numbers, children in self._written:
+            held.add(source, numbers if children is not None else sorted(numbers), children)
+        self._forget(frontiers)
+        held.merge(self._held)
+        for source, frontier in frontiers.items():
+            held.prune(source, frontier)
+        return SinkPoint(position=self.writer.position(), held=held.encode())
+
+    async def sync(self) -> None:
+        """Make what the cut names durable."""
+        if isinstance(self.writer, PositionWriter):
+            await self.writer.sync()
+        elif isinstance(self.writer, TransactionWriter):
+            await self.writer.seal()
+
+    async def committed(self, frontiers: dict[str, int]) -> None:
+        """Take note that the cut is saved."""
+        if isinstance(self.writer, PositionWriter):
+            await self.writer.committed()
+        elif isinstance(self.writer, TransactionWriter):
+            self._forget(frontiers)
+            await self.writer.prune(frontiers)
+
+    def _forget(self, frontiers: dict[str, int]) -> None:
+        if self._recovered:
+            for source, frontier in frontiers.items():
+                self._held.prune(source, frontier)
+            self._recovered = bool(self._held)
+
+    # --- writing ---
+
+    async def _receive(self) -> Batch | None:
+        started = self._run.clock.now()
+        batch = await self._inbox.receive()
+        self._metrics.waiting_in_seconds += self._run.clock.now() - started
+        return batch
+
+    async def _take(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
+        """Write a batch and settle it; returns what says whether to go on."""
+        started = self._run.clock.now()
+        self._metrics.records_in += len(batch.records)
+        self._metrics.in_flight += 1
+        self._metrics.last_batch = len(batch.records)
+        going_on = await self._write(batch, rest)
+        self._metrics.in_flight -= 1
+        seconds = self._run.clock.now() - started
+        self._metrics.busy_seconds += seconds
+        self._metrics.took(seconds)
+        if batch.ticket is not None:
+            batch.ticket.close()
+
+        async def done() -> bool:
+            return going_on
+
+        return done
+
+    async def _write(self, batch: Batch, rest: Rest) -> bool:
+        part = self._drop_held(batch) if self._recovered else batch
+        failed: set[Origin] = set()
+        try:
+            stopped = await self._put(part, rest, failed, None) if part.records else None
+        except Abandoned:
+            self._inbox.abandon()
+            return False
+        if stopped is not None:
+            place = next(index for index, origin in enumerate(batch.origins()) if origin == stopped[1])
+            batch = batch_before(self._run, batch, place) or Batch([])
+        if failed:
+            # What failed does not count as written; its numbers are marked and settle with the batch.
+            batch.keep([origin not in failed for origin in batch.origins()])
+        self._run.ledger.settle(batch)
+        if stopped is not None:
+            self._run.stop(stopped[0])
+            self._inbox.abandon()
+        return stopped is None
+
+    async def _put(
+        self, part: Batch, rest: Rest, failed: set[Origin], retries: Retries | None
+    ) -> tuple[Halt, Origin] | None:
+        """Write a part of a batch, in halves where that fails, until the records at fault stand alone.
+
+        Adds their origins to ``failed``. Returns the halt and the record that stops the run: everything before it is
+        written, nothing behind it.
+        """
+        try:
+            await self._attempt(part, rest, retries)
+            return None
+        except Spent as spent:
+            if isinstance(spent.error, RecordErrors):
+                return await self._put_rest(part, rest, failed, spent, spent.error)
+            if spent.kind is Kind.UNAVAILABLE:
+                kind = f"sink {self._metrics.kind}"
+                origin = part.origin(0)
+                return Halt(self.name, kind, self._run.position_of(origin), spent.error), origin
+            if len(part.records) == 1:
+                return self._fail(part, 0, spent.error, spent.attempts, failed)
+        middle = len(part.records) // 2
+        for indexes in (range(middle), range(middle, len(part.records))):
+            stopped = await self._put(part.pick(indexes), rest, failed, _ONCE)
+            if stopped is not None:
+                return stopped
+        return None
+
+    async def _put_rest(
+        self, part: Batch, rest: Rest, failed: set[Origin], spent: Spent, errors: RecordErrors
+    ) -> tuple[Halt, Origin] | None:
+        """Fail the records that the sink named, and write the others again."""
+        stopped = None
+        good = [index for index in range(len(part.records)) if index not in errors.errors]
+        for index in sorted(errors.errors):
+            stopped = self._fail(part, index, errors.errors[index], spent.attempts, failed)
+            if stopped is not None:
+                good = [other for other in good if other < index]
+                break
+        if good:
+            return await self._put(part.pick(good), rest, failed, None) or stopped
+        return stopped
+
+    def _fail(
+        self, part: Batch, index: int, error: Exception, attempts: int, failed: set[Origin]
+    ) -> tuple[Halt, Origin] | None:
+        origin = part.origin(index)
+        halt = self._run.fail(self.name, part, index, Failure(part.records[index], error, attempts))
+        if halt is not None:
+            return halt, origin
+        failed.add(origin)
+        return None
+
+    async def _attempt(self, batch: Batch, rest: Rest, retries: Retries | None) -> None:
+        async def attempt(number: int) -> None:
+            if isinstance(self.writer, PositionWriter):
+                async with self._writing:
+                    await self.writer.write(batch)
+                    self._note(batch)
+            elif self.writer is not None:
+                await self.writer.write(batch)
+                self._note(batch)
+
+        await self._attempts.make(attempt, batch, rest, retries)
+
+    def _note(self, batch: Batch) -> None:
+        """Keep the books in the very turn in which the write is done, so that no cut sees one without the other."""
+        self._metrics.records_out += len(batch.records)
+        if isinstance(self.writer, PositionWriter):
+            self._written.extend(batch.by_source())
+
+    def _drop_held(self, batch: Batch) -> Batch:
+        held = [origin in self._held for origin in batch.origins()]
+        if not any(held):
+            return batch
+        self._metrics.already_held += sum(held)
+        return batch.pick([index for index, is_held in enumerate(held) if not is_held])
+
+
+def _highest(numbers: Sequence[int]) -> int:
+    if isinstance(numbers, range):
+        return numbers[-1] if numbers else -1
+    return max(numbers, default=-1)

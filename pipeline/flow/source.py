@@ -1,0 +1,277 @@
+"""The actor of a source: reads chunks, numbers their records, and lets them in as there is room."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from pipeline.batch import Batch, Failed
+from pipeline.errors import ConfigError, PipelineError, StageError
+from pipeline.flow.outlet import Outlet, batch_before
+from pipeline.flow.ownership import copy_records
+from pipeline.flow.run import Failure, Halt, Run
+from pipeline.settle.cut import SourcePoint
+from pipeline.spans import Spans
+from pipeline.stage import Chunk, Reader, Source, SourceContext
+
+__all__ = ("SourceActor",)
+
+
+@dataclass(slots=True)
+class _Passed:
+    """A chunk that was read: enough to find the cursor for any of its numbers."""
+
+    first: int
+    count: int
+    before: Any
+    cursors: Callable[[int], Any] | None
+    whole: bool
+    """False for a chunk that a limit cut: there is no cursor behind what was taken of it."""
+
+
+class SourceActor:
+    """Runs one source. ``room`` says whether another chunk may be read now; ``limit`` is how many records may be."""
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        source: Source,
+        context: SourceContext,
+        outlet: Outlet,
+        point: SourcePoint | None,
+        room: Callable[[], bool],
+        limit: int | None = None,
+    ) -> None:
+        self.name = name
+        self.ended = False
+        """Whether the source came to its end by itself."""
+        self._run = run
+        self._source = source
+        self._context = context
+        self._outlet = outlet
+        self._room = room
+        self._limit = limit
+        self._reader: Reader | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._passed: deque[_Passed] = deque()
+        self._metrics = run.metrics[name]
+        self._restarts: list[float] = []
+        self._cursor: Any
+        self._start(point)
+
+    def _start(self, point: SourcePoint | None) -> None:
+        """Number on from the last checkpoint; what of it is settled already is let go again when it is read."""
+        replays = self._source.replays()
+        if point is None or not replays:
+            # No number ever means two records: where nothing can be read again, each run numbers in a range of its own.
+            first = 0 if replays else self._run.number << 40
+            self._known = Spans()
+            self._cursor = None
+        else:
+            first = point.number - point.skip
+            self._known = Spans([(first, point.number), *point.islands])
+            self._cursor = point.cursor
+        self._context.cursor = self._cursor
+        self._run.ledger.start(self.name, first)
+
+    async def open(self) -> None:
+        """Open the source at its cursor."""
+        self._context.cursor = self._cursor
+        self._reader = await self._source.open(self._context)
+
+    @property
+    def reader(self) -> Reader | None:
+        """The open source."""
+        return self._reader
+
+    async def run(self) -> None:
+        """Read until the source ends, the limit is reached, or reading is to stop; then close the outlet."""
+        self._metrics.state = "running"
+        self._run.on_stop.append(self._interrupt)
+        try:
+            while True:
+                try:
+                    await self._read()
+                    break
+                except PipelineError:
+                    raise
+                except Exception as error:
+                    await self._restart(error)
+        except Halt as halt:
+            self._run.stop(halt)
+        finally:
+            self._run.on_stop.remove(self._interrupt)
+            self._metrics.state = "stopped"
+            self._outlet.close()
+
+    def point(self) -> SourcePoint:
+        """Return where to go on from, as things are settled now."""
+        frontier = self._run.ledger.frontiers[self.name]
+        number = frontier.number
+        while self._passed and self._passed[0].whole and self._passed[0].first + self._passed[0].count <= number:
+            self._passed.popleft()
+        cursor, skip = self._cursor, 0
+        if self._passed:
+            chunk = self._passed[0]
+            skip = number - chunk.first
+            cursor = chunk.before
+            if skip and chunk.cursors is not None:
+                cursor, skip = chunk.cursors(skip - 1), 0
+        return SourcePoint(cursor=cursor, skip=skip, number=number, islands=frontier.islands)
+
+    async def forget(self, point: SourcePoint) -> None:
+        """Tell the source that a checkpoint with this point is saved."""
+        if self._reader is not None:
+            await self._reader.forget(point.cursor)
+
+    async def close(self) -> None:
+        """Close the source."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
+
+    def _interrupt(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _read(self) -> None:
+        assert self._reader is not None
+        async with aclosing(_generator(self._reader.read())) as chunks:
+            while self._run.reading and self._limit != 0:
+                await self._wait_for_room()
+                if not self._run.reading:
+                    return
+                chunk = await self._next(chunks)
+                if chunk is None:
+                    return
+                await self._admit(chunk)
+            self.ended = self.ended or self._limit == 0
+
+    async def _wait_for_room(self) -> None:
+        started = self._run.clock.now()
+        while self._run.reading and not self._room():
+            await self._run.settled()
+        self._metrics.waiting_out_seconds += self._run.clock.now() - started
+
+    async def _next(self, chunks: AsyncIterator[Chunk]) -> Chunk | None:
+        started = self._run.clock.now()
+        chunk: Chunk | None = None
+        with anyio.CancelScope() as self._scope:
+            try:
+                chunk = await anext(chunks)
+            except StopAsyncIteration:
+                self.ended = True
+        self._scope = None
+        self._metrics.busy_seconds += self._run.clock.now() - started
+        return chunk
+
+    async def _admit(self, chunk: Chunk) -> None:
+        """Number a chunk and send on what of it is not settled yet."""
+        whole = self._limit is None or len(chunk.records) <= self._limit
+        if not whole:
+            chunk = _first_of(chunk, self._limit or 0)
+        count = len(chunk.records)
+        if self._limit is not None:
+            self._limit -= count
+        first = self._run.ledger.read(self.name, count)
+        self._passed.append(_Passed(first, count, self._cursor, chunk.cursors, whole))
+        self._cursor = chunk.cursor
+        if not count:
+            return
+        self._metrics.records_in += count
+        self._run.locate(self.name, first, count, chunk.position)
+        batch, halt = self._batch(chunk, first, count)
+        self._metrics.records_out += len(batch.records)
+        self._metrics.batches += 1
+        started = self._run.clock.now()
+        await self._outlet.send(batch)
+        self._metrics.waiting_out_seconds += self._run.clock.now() - started
+        if halt is not None:
+            raise halt
+
+    def _batch(self, chunk: Chunk, first: int, count: int) -> tuple[Batch, Halt | None]:
+        records = copy_records(chunk.records) if self._source.shares else chunk.records
+        batch = Batch(
+            records,
+            self.name,
+            range(first, first + count),
+            spans=[(self.name, first, first + count)],
+            size=chunk.size,
+            admitted=self._run.clock.now(),
+        )
+        halt = self._take_out_failed(batch, chunk) if chunk.failed else None
+        if halt is not None:
+            batch = batch_before(self._run, batch, halt[1]) or Batch([])
+        if first < self._known.high:
+            self._drop_known(batch)
+        return batch, halt[0] if halt is not None else None
+
+    def _take_out_failed(self, batch: Batch, chunk: Chunk) -> tuple[Halt, int] | None:
+        known = self._known
+        mask = [True] * len(batch.records)
+        for done, index in enumerate(chunk.failed):
+            mask[index] = False
+            if batch.numbers[index] in known:
+                continue
+            failed: Failed = chunk.records[index]
+            halt = self._run.fail(self.name, batch, index, Failure(failed.record, failed.error))
+            if halt is not None:
+                batch.keep([*mask[:index], *[True] * (len(mask) - index)])
+                return halt, index - done
+        batch.keep(mask)
+        return None
+
+    def _drop_known(self, batch: Batch) -> None:
+        """Let go of what the last checkpoint says is settled."""
+        keep = [number not in self._known for number in batch.numbers]
+        remaining = []
+        for source, low, high in batch.spans:
+            number = low
+            while number < high:
+                end = min(self._known.end_of_run(number), high)
+                if end > number:
+                    self._run.ledger.recall(source, number, end)
+                    number = end
+                    continue
+                following = min((start for start, _ in self._known if start > number), default=high)
+                remaining.append((source, number, min(following, high)))
+                number = min(following, high)
+        batch.keep(keep)
+        batch.spans = remaining
+
+    async def _restart(self, error: Exception) -> None:
+        """Open the source again at its last cursor, if it may be restarted and has not been too often."""
+        restart = self._source.restart
+        now = self._run.clock.now()
+        text = f"stage '{self.name}' (source {self._metrics.kind}): {type(error).__name__}: {error}"
+        if restart is None:
+            raise StageError(text) from error
+        within: Any = restart.within
+        self._restarts = [at for at in self._restarts if now - at < within]
+        if len(self._restarts) >= restart.attempts:
+            raise StageError(f"{text} (after {len(self._restarts)} restarts)") from error
+        self._restarts.append(now)
+        self._run.events.emit("restart", stage=self.name, error=text)
+        await self.close()
+        await self.open()
+
+
+def _first_of(chunk: Chunk, count: int) -> Chunk:
+    return Chunk(
+        chunk.records[:count],
+        chunk.cursor,
+        size=chunk.size * count // len(chunk.records),
+        failed=[index for index in chunk.failed if index < count],
+        cursors=chunk.cursors,
+        position=chunk.position,
+    )
+
+
+def _generator(chunks: AsyncIterator[Chunk]) -> Any:
+    if not hasattr(chunks, "aclose"):
+        raise ConfigError(f"{type(chunks).__name__}: a reader's `read` must be an async generator")
+    return chunks

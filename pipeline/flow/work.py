@@ -1,0 +1,358 @@
+"""What a processor does to one batch: the four forms of work, each from a batch to its results."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from itertools import islice, repeat
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from pipeline.batch import Batch, Many
+from pipeline.control.policy import Kind
+from pipeline.control.retry import Retries
+from pipeline.errors import StageError
+from pipeline.flow.attempts import Attempts, Spent
+from pipeline.flow.outlet import batch_before
+from pipeline.flow.ownership import copy_record, copy_records
+from pipeline.flow.results import absorb
+from pipeline.flow.run import Failure, Halt, Run
+from pipeline.stage import Each, EachAsync, FunctionContext, Processor, Whole
+
+__all__ = ("EachAsyncStep", "EachStep", "Step", "WholeStep", "make_step")
+
+_SLICE = 128
+"""Records between two looks at the clock; at 1 us a record the look costs 1 % of it."""
+_YIELD_AFTER = 0.005
+"""Seconds of uninterrupted work after which other tasks get a turn."""
+_SLOW_CALL = 0.05
+
+Rest = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+class Step:
+    """One processor's work on a batch. ``run`` takes the batch over and returns what goes on, and a halt if any."""
+
+    def __init__(self, run: Run, name: str, spec: Processor) -> None:
+        self.name = name
+        self.run_of = run
+        self.metrics = run.metrics[name]
+        self.attempts = Attempts(run, name, spec)
+        # A record is kept as it came where somebody may need it again: another attempt, or its letter.
+        self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
+
+    async def run(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
+        """Do the work."""
+        self.metrics.records_in += len(batch.records)
+        batch, halt = await self.work(batch, rest)
+        self.metrics.records_out += len(batch.records)
+        return batch, halt
+
+    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        """Do the work of this form."""
+        raise NotImplementedError
+
+    async def finish(self) -> Batch | None:
+        """Return what is left when the input has ended."""
+        return None
+
+    def context(self, batch: Batch, index: int, attempt: int) -> FunctionContext:
+        """Return what a function is told about a record."""
+        origin = batch.origin(index)
+        run = self.run_of
+        return FunctionContext(origin, run.position_of(origin), attempt, batch.metadata, run.key_of(origin))
+
+    def spent(self, batch: Batch, index: int, record: Any, error: Spent) -> Failure:
+        """Return the failure of a record whose attempts are used up.
+
+        :raises Halt: when it is the other side that can't be reached: the record is not to blame and stays unsettled.
+        """
+        if error.kind is Kind.UNAVAILABLE:
+            planned = self.run_of.topology.stages[self.name]
+            position = self.run_of.position_of(batch.origin(index))
+            raise Halt(self.name, f"{planned.role} {planned.kind}", position, error.error) from error.error
+        return Failure(record, error.error, error.attempts)
+
+
+class EachStep(Step):
+    """A synchronous function for each record: one pass over the list, at the cost of the calls."""
+
+    def __init__(self, run: Run, name: str, spec: Processor, work: Each) -> None:
+        super().__init__(run, name, spec)
+        self._work = work
+        self._copies = self.keeps and work.changes
+        self._warned = False
+
+    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        """Call the function for each record; one that fails is tried again, and the pass goes on behind it."""
+        results: list[Any] = []
+        try:
+            await self._pass(batch, results, rest)
+        except Halt as halt:
+            head, results = _up_to(self.run_of, batch, results, len(results))
+            batch, earlier = self._finish(head, results)
+            return batch, earlier or halt
+        return self._finish(batch, results)
+
+    async def _pass(self, batch: Batch, results: list[Any], rest: Rest) -> None:
+        records = batch.records
+        inputs = copy_records(records) if self._copies else records
+        calls = self._calls(batch, inputs)
+        count = len(records)
+        clock = self.run_of.clock
+        turn = clock.now()
+        while len(results) < count:
+            wanted = min(len(results) + _SLICE, count)
+            try:
+                results.extend(islice(calls, _SLICE))
+                if len(results) < wanted:
+                    # A StopIteration out of the function looks like the end of the records.
+                    raise RuntimeError("the function raised StopIteration")
+            except Exception as error:
+                index = len(results)
+                results.append(await self._again(batch, index, error, rest))
+                calls = self._calls(batch, inputs, index + 1)
+            if clock.now() - turn > _YIELD_AFTER:
+                self._look_for_slow_calls(clock.now() - turn)
+                await anyio.lowlevel.checkpoint()
+                turn = clock.now()
+
+    def _calls(self, batch: Batch, inputs: list[Any], start: int = 0) -> Iterator[Any]:
+        function = self._work.function
+        records = islice(inputs, start, None) if start else inputs
+        if self._work.origins:
+            return map(function, records, map(batch.origin, range(start, len(inputs))))
+        if self._work.context:
+            contexts = (self.context(batch, index, 1) for index in range(start, len(inputs)))
+            return (function(record, context=context) for record, context in zip(records, contexts, strict=False))
+        return map(function, records)
+
+    async def _again(self, batch: Batch, index: int, error: Exception, rest: Rest) -> Any:
+        """Make the further attempts at one record."""
+        first: list[Exception] = [error]
+
+        async def attempt(number: int) -> Any:
+            if first:
+                raise first.pop()
+            record = copy_record(batch.records[index]) if self._copies else batch.records[index]
+            if self._work.origins:
+                return self._work.function(record, batch.origin(index))
+            if self._work.context:
+                return self._work.function(record, context=self.context(batch, index, number))
+            return self._work.function(record)
+
+        try:
+            return await self.attempts.make(attempt, batch, rest)
+        except Spent as spent:
+            return self.spent(batch, index, batch.records[index], spent)
+
+    def _finish(self, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
+        gives = self._work.gives
+        if gives == "any":
+            return absorb(self.run_of, self.name, batch, results)
+        if gives == "record":
+            if Failure in set(map(type, results)):
+                return absorb(self.run_of, self.name, batch, results)
+            batch.records = results
+            return batch, None
+        if gives == "many":
+            some = [result if type(result) is Failure else Many(result) for result in results]
+            return absorb(self.run_of, self.name, batch, some)
+        if Failure in set(map(type, results)):
+            kept = [
+                result if type(result) is Failure else record if result else None
+                for record, result in zip(batch.records, results, strict=True)
+            ]
+            return absorb(self.run_of, self.name, batch, kept)
+        before = len(batch.records)
+        batch.keep(results)
+        self.metrics.filtered += before - len(batch.records)
+        return batch, None
+
+    def _look_for_slow_calls(self, seconds: float) -> None:
+        if seconds / _SLICE > _SLOW_CALL and not self._warned:
+            self._warned = True
+            self.run_of.events.emit(
+                "warning",
+                text=f"stage '{self.name}': its function takes over {_SLOW_CALL * 1000:.0f} ms a call and holds up "
+                "everything else meanwhile; `executor: thread` would not",
+            )
+
+
+class EachAsyncStep(Step):
+    """An asynchronous function for each record, ``concurrency`` records at a time over all batches."""
+
+    def __init__(self, run: Run, name: str, spec: Processor, work: EachAsync) -> None:
+        super().__init__(run, name, spec)
+        self._work = work
+        self._places = anyio.Semaphore(spec.concurrency)
+        self._one_by_one = spec.concurrency == 1
+
+    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        """Call the function for each record; results keep the order of the records."""
+        results: list[Any] = [None] * len(batch.records)
+        halts: list[tuple[int, Halt]] = []
+
+        async def one(index: int) -> None:
+            try:
+                results[index] = await self._call(batch, index)
+            except Halt as halt:
+                halts.append((index, halt))
+
+        if self._one_by_one:
+            for index in range(len(results)):
+                await one(index)
+                if halts:
+                    break
+        else:
+            async with anyio.create_task_group() as group:
+                for index in range(len(results)):
+                    await self._places.acquire()
+                    group.start_soon(self._in_place, one, index)
+        if halts:
+            index, halt = min(halts, key=lambda pair: pair[0])
+            head, results = _up_to(self.run_of, batch, results, index)
+            batch, earlier = absorb(self.run_of, self.name, head, results)
+            return batch, earlier or halt
+        return absorb(self.run_of, self.name, batch, results)
+
+    async def _in_place(self, one: Callable[[int], Awaitable[None]], index: int) -> None:
+        try:
+            await one(index)
+        finally:
+            self._places.release()
+
+    async def _call(self, batch: Batch, index: int) -> Any:
+        record = batch.records[index]
+
+        async def attempt(number: int) -> Any:
+            given = copy_record(record) if self.keeps else record
+            if self._work.context:
+                return await self._work.function(given, context=self.context(batch, index, number))
+            return await self._work.function(given)
+
+        try:
+            return await self.attempts.make(attempt, batch)
+        except Spent as spent:
+            return self.spent(batch, index, record, spent)
+
+
+class WholeStep(Step):
+    """A function for the list of a batch's records. A batch that fails is halved until the bad records stand alone."""
+
+    def __init__(self, run: Run, name: str, spec: Processor, work: Whole) -> None:
+        super().__init__(run, name, spec)
+        self._work = work
+        self._once = Retries(attempts=1)
+
+    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        """Call the function once for the whole batch, and again for parts of it only where that fails."""
+        if self._work.aggregate:
+            return await self._aggregate(batch, rest)
+        results: list[Any] = []
+        try:
+            await self._results(batch, 0, len(batch.records), results, rest, None)
+        except Halt as halt:
+            head, _ = _up_to(self.run_of, batch, results, len(results))
+            batch, earlier = absorb(self.run_of, self.name, head, results[: len(head.records)])
+            return batch, earlier or halt
+        return absorb(self.run_of, self.name, batch, results)
+
+    async def _results(
+        self, batch: Batch, low: int, high: int, results: list[Any], rest: Rest, retries: Retries | None
+    ) -> None:
+        """Append the results of the records in `[low, high)`; halves of a part that fails get a single attempt each."""
+        try:
+            results.extend(await self.attempts.make(lambda n: self._call(batch, low, high, n), batch, rest, retries))
+        except Spent as spent:
+            if high - low == 1 or spent.kind is Kind.UNAVAILABLE:
+                results.append(self.spent(batch, low, batch.records[low], spent))
+                return
+            middle = (low + high) // 2
+            await self._results(batch, low, middle, results, rest, self._once)
+            await self._results(batch, middle, high, results, rest, self._once)
+
+    async def _call(self, batch: Batch, low: int, high: int, attempt: int) -> list[Any]:
+        # Any call may fail and be made again for a part, so the function never gets the records themselves.
+        records = copy_records(batch.records[low:high])
+        results = await self._invoke(batch, low, high, records, attempt)
+        if len(results) != high - low:
+            raise StageError(
+                f"stage '{self.name}': the batch function returned {len(results)} results for {high - low} records; "
+                "it must return one a record, in order (a record, None, Many or Failed), or say `aggregate: true`"
+            )
+        return results
+
+    async def _invoke(self, batch: Batch, low: int, high: int, records: list[Any], attempt: int) -> list[Any]:
+        extra: dict[str, Any] = {}
+        if self._work.context:
+            extra["context"] = self.context(batch, low, attempt)
+        if self._work.keys:
+            extra["keys"] = [self.run_of.key_of(batch.origin(index)) for index in range(low, high)]
+        returned = self._work.function(records, **extra)
+        if inspect.isawaitable(returned):
+            returned = await returned
+        if not isinstance(returned, list | tuple) or isinstance(returned, Many):
+            raise StageError(
+                f"stage '{self.name}': the batch function returned {type(returned).__name__}, not a list of results"
+            )
+        return list(returned)
+
+    async def _aggregate(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        async def attempt(number: int) -> list[Any]:
+            return await self._invoke(batch, 0, len(batch.records), copy_records(batch.records), number)
+
+        try:
+            records = await self.attempts.make(attempt, batch, rest)
+        except Spent as spent:
+            failures = [self.spent(batch, i, record, spent) for i, record in enumerate(batch.records)]
+            return absorb(self.run_of, self.name, batch, failures)
+        return group(self.run_of, batch, records), None
+
+
+def group(run: Run, batch: Batch, records: list[Any]) -> Batch:
+    """Return a batch of records that stand for a whole batch: children of its last record, with which all settle."""
+    last = batch.origin(len(batch.records) - 1)
+    lead = (last.source, last.number)
+    riders = [
+        part
+        for source, low, high in batch.spans
+        for part in (
+            [(source, low, last.number), (source, last.number + 1, high)]
+            if source == last.source and low <= last.number < high
+            else [(source, low, high)]
+        )
+        if part[1] < part[2]
+    ]
+    run.ledger.ride(lead, riders)
+    prefix = f"{last.child}." if last.child else ""
+    return Batch(
+        records,
+        last.source,
+        list(repeat(last.number, len(records))),
+        [f"{prefix}{index}" for index in range(len(records))],
+        spans=[(last.source, last.number, last.number + 1)],
+        size=batch.size,
+        admitted=batch.admitted,
+        trigger=batch.trigger,
+        ticket=batch.ticket,
+        metadata=batch.metadata,
+    )
+
+
+def make_step(run: Run, name: str, spec: Processor, work: Any) -> Step:
+    """Return the step for what a processor's ``open`` returned."""
+    if isinstance(work, Each):
+        return EachStep(run, name, spec, work)
+    if isinstance(work, EachAsync):
+        return EachAsyncStep(run, name, spec, work)
+    if isinstance(work, Whole):
+        return WholeStep(run, name, spec, work)
+    raise StageError(f"stage '{name}': its open() returned {type(work).__name__}, not Each, EachAsync or Whole")
+
+
+def _up_to(run: Run, batch: Batch, results: list[Any], index: int) -> tuple[Batch, list[Any]]:
+    """Return the part of a batch, and of its results, before a record that stops the run."""
+    head = batch_before(run, batch, index)
+    return (head, results[:index]) if head is not None else (Batch([]), [])

@@ -1,0 +1,84 @@
+"""Plain counters of a run: written by the actors without a lock or a call, read by whoever shows them."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+__all__ = ("SECONDS_BUCKETS", "Histogram", "StageMetrics")
+
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Histogram:
+    """Counts in fixed buckets, so that those of several processes can be added up."""
+
+    __slots__ = ("bounds", "count", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS_BUCKETS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.count = 0
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.count += 1
+        self.total += value
+
+    @property
+    def mean(self) -> float:
+        """The mean of all values, 0 before the first."""
+        return self.total / self.count if self.count else 0.0
+
+    def quantile(self, share: float) -> float:
+        """Return the upper bound of the bucket in which this share of the values is reached; 0 before the first."""
+        wanted = share * self.count
+        seen = 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen and seen >= wanted:
+                return bound
+        return 0.0
+
+
+@dataclass(slots=True)
+class StageMetrics:
+    """What one stage has done since the run began. Seconds are wall seconds of its actor."""
+
+    name: str
+    role: str
+    kind: str
+    concurrency: int = 1
+    records_in: int = 0
+    records_out: int = 0
+    filtered: int = 0
+    batches: int = 0
+    attempts: int = 0
+    retries: int = 0
+    failed: dict[str, int] = field(default_factory=dict[str, int])
+    """Records that failed, by what became of them: stop, dead_letter, collect, skip."""
+    already_held: int = 0
+    """Records that a sink found it held already, on resume."""
+    busy_seconds: float = 0.0
+    waiting_in_seconds: float = 0.0
+    waiting_out_seconds: float = 0.0
+    batch_seconds: Histogram = field(default_factory=Histogram)
+    """Seconds a batch took in the stage: attempts and what lay between them."""
+    recent_seconds: float = 0.0
+    """Moving average of the same, for smooth batches; what permits are counted from."""
+    triggers: dict[str, int] = field(default_factory=dict[str, int])
+    """For a batcher: why batches were cut."""
+    limit: int = 0
+    in_flight: int = 0
+    last_batch: int = 0
+    state: str = "starting"
+
+    def took(self, seconds: float) -> None:
+        """Count a batch that took so long."""
+        self.batches += 1
+        self.batch_seconds.observe(seconds)
+        self.recent_seconds += (seconds - self.recent_seconds) * (0.1 if self.batches > 10 else 1 / self.batches)
+
+    def fail(self, policy: str) -> None:
+        """Count a record that failed."""
+        self.failed[policy] = self.failed.get(policy, 0) + 1

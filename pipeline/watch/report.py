@@ -1,0 +1,183 @@
+"""What a run amounts to: the status while it runs, the report when it has ended, and the verdict on what was slow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from pipeline.watch.metrics import StageMetrics
+
+__all__ = ("Account", "ChannelStatus", "Report", "SourceStatus", "StageStatus", "Status", "find_bottleneck")
+
+
+class Account(Struct):
+    """How the records of all sources ended, each once, a record with several ends by its worst.
+
+    ``read = written + filtered + skipped + collected + dead_lettered + unsettled``.
+    """
+
+    read: int = 0
+    filtered: int = 0
+    written: int = 0
+    skipped: int = 0
+    collected: int = 0
+    dead_lettered: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Records that ended."""
+        return self.filtered + self.written + self.skipped + self.collected + self.dead_lettered
+
+    @property
+    def unsettled(self) -> int:
+        """Records that were read and have not ended; read again after a restart, if the source replays."""
+        return self.read - self.settled
+
+    def copy(self) -> "Account":
+        """Return a copy that stands still."""
+        return Account(self.read, self.filtered, self.written, self.skipped, self.collected, self.dead_lettered)
+
+    def as_dict(self) -> dict[str, int]:
+        """Return all seven numbers by name."""
+        return {name: int(getattr(self, name)) for name in self.__struct_fields__} | {"unsettled": self.unsettled}
+
+    def __str__(self) -> str:
+        return (
+            f"read {self.read:,} = written {self.written:,} + filtered {self.filtered:,} + skipped {self.skipped:,} + "
+            f"collected {self.collected:,} + dead-lettered {self.dead_lettered:,} + unsettled {self.unsettled:,}"
+        )
+
+
+class StageStatus(Struct):
+    """One stage: what it did, and how its time was shared between waiting for input, work, and waiting for output."""
+
+    name: str
+    role: str
+    kind: str
+    state: str
+    records_in: int
+    records_out: int
+    filtered: int
+    batches: int
+    retries: int
+    failed: dict[str, int]
+    last_batch: int
+    in_flight: int
+    limit: int
+    mean_seconds: float
+    p95_seconds: float
+    busy: float
+    waiting_in: float
+    waiting_out: float
+    triggers: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class ChannelStatus(Struct):
+    """The inbox of a stage."""
+
+    stage: str
+    batches: int
+    records: int
+    bytes: int
+    fill: float
+    peak_records: int
+    blocked_seconds: float
+
+
+class SourceStatus(Struct):
+    """How far a source has come."""
+
+    name: str
+    number: int
+    unsettled: int
+    done: int | None = None
+    total: int | None = None
+    unit: str = "records"
+
+
+class Status(Struct):
+    """A pipeline at one moment; what the terminal, the HTTP service and the dashboard all show."""
+
+    pipeline: str
+    state: str
+    seconds: float
+    account: Account
+    stages: list[StageStatus]
+    channels: list[ChannelStatus]
+    sources: list[SourceStatus]
+    dead_letters: int
+    bytes_held: int
+    checkpoints: int
+    checkpoint_age: float | None
+    loop_lag: float
+    bottleneck: str
+
+
+class Report(Struct, kw_only=True):
+    """How a run ended.
+
+    ``account`` is of this run; ``total`` of all runs of the state file's lineage together. ``records`` is what a
+    ``collect`` sink gathered, ``errors`` what failed under ``on_failure: collect`` (the first 1,000).
+    """
+
+    pipeline: str
+    outcome: str
+    exit_code: int
+    account: Account
+    total: Account
+    seconds: float
+    lineage: str = ""
+    run: int = 1
+    resumed: bool = False
+    error: str = ""
+    stages: list[StageStatus] = field(default_factory=list[StageStatus])
+    channels: list[ChannelStatus] = field(default_factory=list[ChannelStatus])
+    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    dead_letters: int = 0
+    """Dead letters in the state file, those of earlier runs included."""
+    records: list[Any] = field(default_factory=list[Any])
+    notes: list[str] = field(default_factory=list[str])
+    bottleneck: str = ""
+
+    @property
+    def throughput(self) -> float:
+        """Records settled a second."""
+        return self.account.settled / self.seconds if self.seconds > 0 else 0.0
+
+
+def find_bottleneck(stages: Sequence[StageStatus], seconds: float) -> str:
+    """Return in words which stage holds up the others: the one that works while those before it wait to send."""
+    if seconds < 0.05 or not stages:
+        return ""
+    busiest = max(stages, key=lambda stage: stage.busy)
+    if busiest.busy < 0.5:
+        return "nothing: the stages mostly wait for records"
+    waits = [stage.name for stage in stages if stage.waiting_out > 0.5]
+    behind = f"; {', '.join(waits)} waited to send" if waits else ""
+    return f"{busiest.role} '{busiest.name}' worked {busiest.busy:.0%} of the time{behind}"
+
+
+def stage_status(metrics: StageMetrics, seconds: float) -> StageStatus:
+    """Return what a stage's counters say after so many seconds of running."""
+    span = max(seconds, 1e-9)
+    return StageStatus(
+        name=metrics.name,
+        role=metrics.role,
+        kind=metrics.kind,
+        state=metrics.state,
+        records_in=metrics.records_in,
+        records_out=metrics.records_out,
+        filtered=metrics.filtered,
+        batches=metrics.batches,
+        retries=metrics.retries,
+        failed=dict(metrics.failed),
+        last_batch=metrics.last_batch,
+        in_flight=metrics.in_flight,
+        limit=metrics.limit,
+        mean_seconds=metrics.batch_seconds.mean,
+        p95_seconds=metrics.batch_seconds.quantile(0.95),
+        busy=min(1.0, metrics.busy_seconds / span / metrics.concurrency),
+        waiting_in=min(1.0, metrics.waiting_in_seconds / span),
+        waiting_out=min(1.0, metrics.waiting_out_seconds / span),
+        triggers=dict(metrics.triggers),
+    )
