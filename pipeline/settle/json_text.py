@@ -1,0 +1,47 @@
+"""Values as JSON text that SQLite can hold: plain ASCII, so that lone surrogates and long integers survive."""
+
+import json
+from typing import Any
+
+import msgspec
+
+__all__ = ("decode", "encode", "encode_any", "printable")
+
+
+def encode(value: Any) -> str:
+    """Return a value as JSON text; structs are objects.
+
+    :raises TypeError, ValueError: for what JSON can't hold.
+    """
+    return json.dumps(value, separators=(",", ":"), default=_struct)
+
+
+def decode(text: str) -> Any:
+    """Return the value of a JSON text that `encode` wrote."""
+    return json.loads(text)
+
+
+def encode_any(value: Any) -> tuple[str, bool]:
+    """Return any value as JSON text, and whether it had to be shown as its ``repr``."""
+    try:
+        return encode(value), False
+    except (TypeError, ValueError, RecursionError):
+        return encode(printable(_shown(value))), True
+
+
+def printable(text: str) -> str:
+    """Return text that UTF-8 can hold; lone surrogates are shown as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _struct(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # a record's own code: whatever it raises must not lose the letter
+        return f"<{type(value).__name__}, repr failed: {type(error).__name__}>"

@@ -1,0 +1,120 @@
+"""Whether a run may go on from a state file, and from where it does."""
+
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import StateError
+from pipeline.settle import changes, history
+from pipeline.settle.cut import Cut, SavedCut
+from pipeline.settle.fingerprint import Fingerprint, changed_stages, describe_changes, differences, keep_unchanged
+
+__all__ = ("Begun", "Beginning", "begun_last", "check_pipeline", "cut_of")
+
+
+class Begun(NamedTuple):
+    """Where a run stands when it begins; `StateFile` says what the fields mean."""
+
+    lineage: str
+    run: int
+    cut: Cut | None
+    changed: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a run wants of the state file that it opens; ``at`` is in seconds since 1970."""
+
+    pipeline: str
+    fingerprint: Fingerprint
+    description: Mapping[str, str]
+    fresh: bool
+    accept_changes: bool
+    at: float
+
+    def check(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Refuse a file of another pipeline, of other stages, or whose current cut can't be read. Only reads.
+
+        :raises StateError: says what differs.
+        """
+        check_pipeline(connection, self.pipeline, path)
+        old = history.get(connection, "fingerprint")
+        if self.fresh or old is None:
+            return
+        history.current_cut(connection)
+        found = differences(old, self.fingerprint)
+        if found and not self.accept_changes:
+            raise StateError(
+                f"{path}: the saved state is of other stages ({'; '.join(found)}); --accept-changes goes on with "
+                "those that are the same, --fresh starts anew"
+            )
+
+    def begin(self, connection: sqlite3.Connection) -> Begun:
+        """Begin a run, in the lineage that is there or in a new one, and return where it stands."""
+        lineage = history.get(connection, "lineage")
+        if self.fresh or lineage is None:
+            lineage = self._begin_lineage(connection)
+        run = history.get(connection, "run") + 1
+        history.put(connection, "run", run)
+        history.start_run(connection, lineage, run, self.at)
+        cut, changed = self._go_on(connection, lineage, run)
+        before = history.get(connection, "description")
+        changed += [] if before is None else describe_changes(before, self.description)
+        history.put(connection, "fingerprint", self.fingerprint)
+        history.put(connection, "description", self.description)
+        return Begun(lineage, run, cut, changed)
+
+    def _begin_lineage(self, connection: sqlite3.Connection) -> str:
+        lineage = secrets.token_hex(8)
+        changes.clear(connection)
+        history.forget_cuts(connection)
+        history.put(connection, "lineage", lineage)
+        history.put(connection, "run", 0)
+        history.put(connection, "cut", None)
+        history.put(connection, "fingerprint", self.fingerprint)
+        return lineage
+
+    def _go_on(self, connection: sqlite3.Connection, lineage: str, run: int) -> tuple[Cut | None, list[str]]:
+        saved = history.current_cut(connection)
+        old = history.get(connection, "fingerprint")
+        changed = changed_stages(old, self.fingerprint)
+        if not changed:
+            return (None if saved is None else cut_of(saved)), []
+        cut = keep_unchanged(saved, changed, self.fingerprint, run, self.at)
+        history.save_cut(connection, lineage, run, cut)
+        changes.clear(connection, changed)
+        return cut, differences(old, self.fingerprint)
+
+
+def check_pipeline(connection: sqlite3.Connection, pipeline: str, path: Path) -> None:
+    """Refuse a file of another pipeline, or one with damaged notes.
+
+    :raises StateError: says which.
+    """
+    history.check_notes(connection)
+    found = history.get(connection, "pipeline")
+    if found != pipeline:
+        raise StateError(
+            f"{path}: holds the state of pipeline '{found}', not of '{pipeline}'; name another file (checkpoint: path)"
+        )
+
+
+def begun_last(connection: sqlite3.Connection) -> Begun:
+    """Return where the last run stood."""
+    lineage = history.get(connection, "lineage") or ""
+    saved = history.current_cut(connection)
+    return Begun(lineage, history.get(connection, "run") or 0, None if saved is None else cut_of(saved), ())
+
+
+def cut_of(saved: SavedCut) -> Cut:
+    """Return a cut of the history as one to go on from."""
+    return Cut(
+        sources=saved.sources,
+        sinks=saved.sinks,
+        counters=saved.counters,
+        learned=saved.learned,
+        taken_at=saved.taken_at,
+    )

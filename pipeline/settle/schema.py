@@ -1,0 +1,106 @@
+"""The tables of a state file, how a new file comes to be, and how an old one is brought up to date."""
+
+import os
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from pipeline.settle.database import transaction
+from pipeline.settle.history import put
+
+__all__ = ("APPLICATION", "VERSION", "create", "fsync_directory", "make_directory", "migrate")
+
+APPLICATION = int.from_bytes(b"PLst")
+"""SQLite's ``application_id``: marks a file as ours."""
+
+_FIRST = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE runs (
+        id INTEGER PRIMARY KEY, lineage TEXT NOT NULL, run INTEGER NOT NULL, started REAL NOT NULL,
+        ended REAL, outcome TEXT, exit_code INTEGER, report TEXT)""",
+    """CREATE TABLE cuts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, lineage TEXT NOT NULL, run INTEGER NOT NULL, taken_at REAL NOT NULL,
+        checksum TEXT NOT NULL, content TEXT NOT NULL)""",
+    # In what follows, `cut` is the cut that saved a row and `gone` the one that no longer needed it: such a row is
+    # kept as long as a rewind may want it back.
+    """CREATE TABLE letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, source TEXT NOT NULL, number INTEGER NOT NULL,
+        child TEXT NOT NULL, key TEXT NOT NULL, error_type TEXT NOT NULL, error TEXT NOT NULL,
+        attempts INTEGER NOT NULL, position TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL,
+        run INTEGER NOT NULL, lineage TEXT NOT NULL, replays INTEGER NOT NULL, metadata TEXT NOT NULL,
+        shown INTEGER NOT NULL, cut INTEGER NOT NULL, gone INTEGER)""",
+    """CREATE TABLE changes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, key TEXT NOT NULL, source TEXT NOT NULL,
+        number INTEGER NOT NULL, value TEXT, cut INTEGER NOT NULL, UNIQUE (stage, key, source, number))""",
+    "CREATE INDEX changes_by_number ON changes (source, number)",
+    """CREATE TABLE named (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL, path TEXT NOT NULL, identity TEXT NOT NULL,
+        lineage TEXT NOT NULL, gone INTEGER, UNIQUE (sink, path))""",
+)
+
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+"""What makes version n + 1 of version n; only ever added to."""
+
+VERSION = len(_MIGRATIONS)
+"""The newest schema that this code knows, SQLite's ``user_version``."""
+
+
+def create(path: Path, pipeline: str) -> None:
+    """Make a new state file: there under its name whole and durable, or not at all. Expects the lock to be held.
+
+    :raises sqlite3.Error, OSError: when that fails; nothing is left behind but, after a crash, a temporary file
+        that the next call removes.
+    """
+    for left in path.parent.glob(f".{path.name}.*.new"):
+        left.unlink()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        # SQLite gives -wal and -shm the mode of the file, whatever the umask.
+        os.fchmod(descriptor, 0o600)
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            migrate(connection)
+            put(connection, "pipeline", pipeline)
+        os.fsync(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    fsync_directory(path.parent)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to `VERSION`, in one transaction."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < VERSION:
+        transaction(lambda each: _apply(each, version))(connection)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that are missing, for us alone under any umask, and durably."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _apply(connection: sqlite3.Connection, version: int) -> None:
+    for statements in _MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
