@@ -33,11 +33,12 @@ from msgspec import Meta
 from pipeline.control.affine import AffineModel
 from pipeline.control.drift import Drift
 from pipeline.control.law import Change, Observation
-from pipeline.control.ring import Ring
+from pipeline.control.ring import Ring, quantile
 
 __all__ = ("AdaptiveLaw",)
 
 _RING = 200  # ratios that the headroom is taken from
+_RECENT = 50  # of these, the last that say how noisy they are now
 _ENOUGH = 20  # below that many ratios a quantile says little
 _FEW = 5
 _PATIENCE = 10  # batches in a row that show the target cannot be met
@@ -203,7 +204,7 @@ class AdaptiveLaw:
         first = not self._model
         self._model.add(seen.size, service)
         ratio = service / self._model.predict(seen.size)
-        alarm = 0 if first else self._drift.push((ratio - 1.0) / self._deviation(), 3.0 + 2.0 * max(1, seen.permits))
+        alarm = 0 if first else self._drift.push((ratio - 1.0) / self._deviation(), _threshold(seen.permits))
         if alarm:
             self._model.forget(abs(alarm))
         else:
@@ -219,7 +220,8 @@ class AdaptiveLaw:
         """Return the standard deviation of the ratios, from their middle so that outliers do not count."""
         if len(self._service_ratios) < _ENOUGH:
             return 0.25
-        return max(0.05, (self._service_ratios.quantile(0.84) - self._service_ratios.quantile(0.16)) / 2.0)
+        recent = self._service_ratios.last(_RECENT)
+        return max(0.05, (quantile(recent, 0.84) - quantile(recent, 0.16)) / 2.0)
 
     def _measure_headroom(self, permits: int) -> None:
         self._permits_seen = permits
@@ -285,6 +287,11 @@ class AdaptiveLaw:
         if notable:
             self._announced = self.limit
         return Change(before, self.limit, reason, notable)
+
+
+def _threshold(permits: int) -> float:
+    """Return what a drift must sum up to: with more batches in flight more of them end before a new size shows."""
+    return 5.0 + 2.0 * math.log2(max(1, permits))
 
 
 def _stretch(seen: Observation, service: float) -> float:

@@ -16,6 +16,7 @@ _WINDOW = 32
 _TRIM = 0.1  # share of the samples dropped at each end, by their ratio to the prediction
 _FIRST_FIXED = 0.99  # one batch cannot tell the costs apart: taken as nearly all fixed, so that a larger one is tried
 _SLOPE_FLOOR = 0.02  # share of the time that is due to records, at least: a size must always cost something
+_USUAL_NOISE = 0.05  # what a residual is taken to be while there are few to say
 _SLOPE_ERROR = 0.2  # above this relative error of the slope the sizes seen do not tell
 
 
@@ -120,5 +121,6 @@ def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | Non
     if per_record < floor:
         per_record, fixed = floor, max(0.0, (xr - floor * xy) / xx)
     squares = sum((ratio - fixed * x - per_record * y) ** 2 for ratio, x, y in scaled)
-    error = math.sqrt(squares / (count - 2)) / math.sqrt(spread)
+    # Three points can lie on a line by luck, so two more are imagined that do not.
+    error = math.sqrt((squares + 2.0 * _USUAL_NOISE**2) / count) / math.sqrt(spread)
     return (fixed, per_record) if error <= _SLOPE_ERROR else None

@@ -34,8 +34,8 @@ class Observation:
     service: float
     wait: float = 0.0
     full: bool = True
-    queued: bool = False
     permits: int = 1
+    queued: bool = True
 
 
 @dataclass(frozen=True, slots=True)

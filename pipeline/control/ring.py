@@ -1,11 +1,11 @@
 """The last so many values, and their quantiles at any time."""
 
-import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
-__all__ = ("Ring",)
+__all__ = ("Ring", "quantile")
 
 
 class Ring:
@@ -48,14 +48,26 @@ class Ring:
         """Return the largest value; the ring must not be empty."""
         return self._sorted[-1]
 
-    def quantile(self, share: float) -> float:
-        """Return the value that a new one stays below with probability `share`: the one at rank share x (count + 1).
+    def last(self, count: int) -> list[float]:
+        """Return the last `count` values, sorted."""
+        return sorted(islice(reversed(self._values), count))
 
-        Rounded up.
-        """
-        rank = math.ceil(share * (len(self._sorted) + 1))
-        return self._sorted[min(max(rank, 1), len(self._sorted)) - 1]
+    def quantile(self, share: float) -> float:
+        """Return the quantile of all values (see `quantile`)."""
+        return quantile(self._sorted, share)
 
     def mean(self, cap: float) -> float:
         """Return the mean of the values, each counted as at most `cap`."""
         return sum(min(value, cap) for value in self._sorted) / len(self._sorted)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the value that a new one stays below with probability `share`, given others of its kind in order.
+
+    That is the one at position share x (count + 1), between two of them where need be; at most the largest.
+    """
+    position = max(share * (len(ordered) + 1) - 1.0, 0.0)
+    below = int(position)
+    if below + 1 >= len(ordered):
+        return ordered[-1]
+    return ordered[below] + (position - below) * (ordered[below + 1] - ordered[below])

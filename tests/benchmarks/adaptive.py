@@ -90,8 +90,8 @@ def _row(
         fmean(overs),
         max(overs),
         max(p95(trace, since) for trace in traces) / TARGET,
-        median(_settled(trace, since) for trace in traces),
-        fmean(trace.variation(max(since, scenario.seconds / 2)) for trace in traces),
+        median(_settled(trace, since, scenario.permits or 1) for trace in traces),
+        fmean(trace.variation((since + scenario.seconds) / 2) for trace in traces),
     )
 
 
@@ -126,13 +126,20 @@ def _p95_records(trace: Trace, since: float) -> float:
     return quantile(trace.latencies(since), 0.95)
 
 
-def _settled(trace: Trace, since: float) -> int:
-    """Return how many batches after `since` the size is within a tenth of where it ends, and stays: medians of five."""
+def _settled(trace: Trace, since: float, permits: int = 1) -> int:
+    """Return how many batches after `since` the size comes within a tenth of its usual one there, and stays.
+
+    Staying is for 25 batches a permit; a size is the median of five in a row.
+    """
     limits = trace.limits[sum(batch.ended < since for batch in trace.done) :]
-    final = median(limits[-max(5, len(limits) // 4) :])
-    medians = [median(limits[index : index + 5]) for index in range(max(1, len(limits) - 4))]
-    away = [index for index, size in enumerate(medians, 1) if abs(size - final) > final / 10]
-    return max(away, default=0)
+    final = median(limits[len(limits) // 4 :])
+    away, longest = 0, 25 * permits
+    for index in range(len(limits) - 4):
+        if index - away >= longest:
+            break
+        if abs(median(limits[index : index + 5]) - final) > final / 10:
+            away = index + 1
+    return away
 
 
 # --- goals ------------------------------------------------------------------------------------------------------------
@@ -175,7 +182,8 @@ def cold(seeds: int) -> Goal:
         "noise .3": (Cost(deviation=0.3), 1, 12, 50, 1.75),
         "c = 4": (Cost(), 4, 45, 45, 1.5),
     }
-    got, met = [], True
+    got: list[str] = []
+    met = True
     for name, (cost, concurrency, typical, worst, slowest) in cases.items():
         climbs = [_climb(cost, concurrency, seed) for seed in range(1, seeds + 1)]
         batches, ramp = sorted(climb[0] for climb in climbs), max(climb[1] for climb in climbs)
@@ -195,11 +203,13 @@ def _climb(cost: Cost, concurrency: int, seed: int) -> tuple[int, float]:
 def step(seeds: int) -> Goal:
     """G4: few batches from a change of the costs to the new size."""
     steps = {"b x3": (1.0, 3.0), "a x3": (3.0, 1.0), "b /3": (1.0, 1 / 3), "a /3": (1 / 3, 1.0)}
-    got, met = [], True
+    got: list[str] = []
+    met = True
     for concurrency, typical, share, most in ((1, 6, 1.0, 25), (4, 12, 0.9, 50)):
         for name, factors in steps.items():
             cost = Cost(change=stepped(*factors, at=20.0))
-            taken = sorted(_settled(_saturate(cost, concurrency, 50.0, seed), 20.0) for seed in range(1, seeds + 1))
+            traces = [_saturate(cost, concurrency, 50.0, seed) for seed in range(1, seeds + 1)]
+            taken = sorted(_settled(trace, 20.0, concurrency) for trace in traces)
             high = taken[max(0, round(share * len(taken)) - 1)]
             met = met and median(taken) <= typical and high <= most
             got.append(f"c = {concurrency} {name}: {median(taken):g}, {high} (worst {taken[-1]})")
@@ -209,7 +219,8 @@ def step(seeds: int) -> Goal:
 
 def burst(seeds: int) -> Goal:
     """G5: few late batches in a row when records become three times as dear."""
-    got, met = [], True
+    got: list[str] = []
+    met = True
     for concurrency, most in ((1, 8), (4, 12)):
         runs = [_late_run(concurrency, seed) for seed in range(1, seeds + 1)]
         met = met and max(runs) <= most
@@ -265,7 +276,8 @@ def light(rows: Sequence[Row]) -> Goal:
 
 def hopeless(seeds: int) -> Goal:
     """G9: a target out of reach is said soon, and so is its end."""
-    got, met = [], True
+    got: list[str] = []
+    met = True
     for concurrency, most in ((1, 20), (4, 60)):
         pairs = [_recovery(concurrency, seed) for seed in range(1, seeds + 1)]
         flagged, back = max(pair[0] for pair in pairs), max(pair[1] for pair in pairs)
@@ -286,7 +298,7 @@ def _recovery(concurrency: int, seed: int) -> tuple[int, int]:
 
 def backlog(seeds: int) -> Goal:
     """G10: what waits upstream does not shrink batches."""
-    shares = []
+    shares: list[float] = []
     for seed in range(1, seeds + 1):
         traces = [_with_backlog(count, seed) for count in (0, 2000)]
         shares.append(traces[1].throughput(2.0, 30.0) / traces[0].throughput(2.0, 30.0))
@@ -339,9 +351,10 @@ GOALS: dict[str, Callable[[int], Goal]] = {
 def _print_batches(tables: dict[str, list[Row]]) -> None:
     print("\nBatch scope, saturated: % of best fixed / % over / batches to settle / cv\n")
     print(f"{'scenario':<30}{'best n':>8}" + "".join(f"{name:>27}" for name in tables))
-    for rows in zip(*tables.values(), strict=True):
+    for index, scenario in enumerate(BATCH_SCENARIOS):
+        rows = [table[index] for table in tables.values()]
         cells = "".join(f"{_cell(row):>27}" for row in rows)
-        print(f"{rows[0].scenario.name:<30}{rows[0].best:>8.0f}{cells}")
+        print(f"{scenario.name:<30}{rows[0].best:>8.0f}{cells}")
     print()
     for name, table in tables.items():
         rows = [row for row in table if row.scenario.least is not None]

@@ -45,12 +45,16 @@ def stepped(fixed: float = 1.0, per_record: float = 1.0, at: float = _STEP) -> C
     return lambda now: (fixed, per_record) if now >= at else (1.0, 1.0)
 
 
+def _steady(rate: float) -> Callable[[float], float]:
+    return lambda now: rate
+
+
 def _drifting(now: float) -> tuple[float, float]:
     return 1.0, 1.0 + 0.5 * math.sin(2.0 * math.pi * now / 60.0)
 
 
 def _superlinear(size: int) -> float:
-    return size * (size / 100.0) ** 0.3
+    return size * math.pow(size / 100.0, 0.3)
 
 
 def _plateau(size: int) -> float:
@@ -132,13 +136,13 @@ def _paths() -> Iterator[Scenario]:
     for name, (path, capacity) in paths.items():
         rate = 0.9 * capacity
         yield Scenario(f"{name}: saturated", path, seconds=40.0, least=None)
-        yield Scenario(f"{name}: 90 %", path, seconds=20.0, rate=lambda now, rate=rate: rate, least=None)
+        yield Scenario(f"{name}: 90 %", path, seconds=20.0, rate=_steady(rate), least=None)
     slower = ((Station(light),), (Station(Cost(change=stepped(1, 3, 20.0))),))
     yield Scenario("parse, then write: b x3 in write", slower, seconds=40.0, least=None)
     cheap = ((Station(Cost(0.002, 0.0001)),),)
     for keys, rate in ((2, 7600.0), (4, 5100.0), (8, 2500.0), (8, 12000.0)):
         name = f"{keys} keys: {rate:.0f}/s"
-        yield Scenario(name, cheap, 1, seconds=20.0, rate=lambda now, rate=rate: rate, keys=keys, least=None)
+        yield Scenario(name, cheap, 1, seconds=20.0, rate=_steady(rate), keys=keys, least=None)
 
 
 RECORD_SCENARIOS = (*_loads(1, 7600.0), *_loads(4, 33000.0), *_paths())

@@ -365,7 +365,7 @@ class Run:
         # Little's law: a channel that holds so many records makes each wait until as many have gone before it.
         wait += self._queue_counts * service / batch.size
         changes = self.law.observe(
-            Observation(batch.size, service, wait, batch.full, batch.started > batch.filled, batch.permits)
+            Observation(batch.size, service, wait, batch.full, batch.permits, batch.started > batch.filled)
         )
         trace.limits.append(self.law.limit)
         for held in self.open.values():
