@@ -80,16 +80,13 @@ class Node:
         entry = self.entries.get(step)
         return entry.node if entry else None
 
-    def children(self) -> Iterator["Node"]:
-        """Yield the values directly below."""
-        yield from self.nodes
-        yield from (entry.node for entry in self.entries.values())
-
-    def walk(self) -> Iterator["Node"]:
-        """Yield this value and all below it, in the order of the text."""
-        yield self
-        for child in self.children():
-            yield from child.walk()
+    def walk(self, path: Path = ()) -> Iterator[tuple[Path, "Node"]]:
+        """Yield this value and all below it with their paths, in the order of the text."""
+        yield path, self
+        for index, node in enumerate(self.nodes):
+            yield from node.walk((*path, index))
+        for name, entry in self.entries.items():
+            yield from entry.node.walk((*path, name))
 
     def copy(self) -> "Node":
         """Return a copy that shares nothing that changes."""
@@ -109,11 +106,13 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Document:
-    """A parsed file. ``root`` is None when the text isn't YAML; ``problems`` are the mistakes seen so far."""
+    """A parsed file. ``root`` is None when the text isn't YAML; ``problems`` are its mistakes as YAML."""
 
     file: str
     root: Node | None = None
     problems: list[Problem] = field(default_factory=list[Problem])
+    refused: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
+    """Values that could not be put in, which are problems of the stages they are in."""
 
     def data(self) -> Any:
         """Return plain Python data, with `INVALID` in the place of what was reported."""
@@ -148,7 +147,7 @@ class Document:
     def tainted(self, path: Path) -> bool:
         """Tell whether a secret was put into a value, or anywhere below it."""
         node = self.find(path)
-        return node is not None and any(each.shown is not None for each in node.walk())
+        return node is not None and any(each.shown is not None for _, each in node.walk())
 
 
 def parse(content: bytes | str, file: str, mark: Mark | None = None) -> Document:

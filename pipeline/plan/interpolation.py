@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
-from pipeline.errors import Problem
 from pipeline.plan.document import Document, Node
 from pipeline.plan.scalars import INVALID
 
@@ -45,14 +44,18 @@ class Secrets:
 
 
 def interpolate(document: Document, environ: Mapping[str, str], *, confined: bool = False) -> Secrets:
-    """Replace the references in all texts of a document; what can't be is one more of its problems.
+    """Replace the references in all texts of a document; what can't be is among its ``refused``.
 
     ``confined`` documents come from strangers: a reference in one is a problem.
     """
     secrets = Secrets()
-    for node in document.root.walk() if document.root else ():
+    for path, node in document.root.walk() if document.root else ():
         if isinstance(node.value, str) and "${" in node.value:
-            _Text(node, environ, secrets, confined).replace(document)
+            try:
+                _Text(node, environ, secrets, confined).replace()
+            except _RefusedError as refused:
+                document.refused.append((path, str(refused)))
+                node.value = INVALID
     return secrets
 
 
@@ -70,15 +73,10 @@ class _Text:
         self._confined = confined
         self._secret = False
 
-    def replace(self, document: Document) -> None:
-        """Put the values in, and keep what may be shown beside them; or add a problem to the document."""
+    def replace(self) -> None:
+        """Put the values in, and keep what may be shown of them."""
         text: str = self._node.value
-        try:
-            self._node.value = _REFERENCE.sub(lambda match: self._value(match)[0], text)
-        except _RefusedError as refused:
-            document.problems.append(Problem(*self._node.mark, str(refused)))
-            self._node.value = INVALID
-            return
+        self._node.value = _REFERENCE.sub(lambda match: self._value(match)[0], text)
         self._node.raw = ""  # its characters no longer stand where they are written
         if self._secret:
             self._node.shown = _REFERENCE.sub(lambda match: self._value(match)[1], text)

@@ -39,18 +39,23 @@ def check_keys(
     keys: Iterable[Key],
     where: Path,
     report: Report,
+    others: Iterable[str] = (),
     hint: Callable[[str], str] = lambda _: "",
 ) -> dict[str, Any]:
     """Return the checked values of a mapping from YAML by key; what is unknown, missing or wrong is reported.
 
-    ``hint`` may tell of an unknown key where it belongs. Values that were reported are left in as `INVALID`.
+    Values that were reported are left in as `INVALID`. ``others`` are names that may have been meant by an unknown
+    key, ``hint`` may tell where it belongs.
     """
     known = {key.name: key for key in keys}
+    meant: set[str] = set()
     for name in given:
         if name not in known:
-            report((*where, name), f"unknown key '{name}'{hint(name) or did_you_mean(name, known)}", key=True)
+            near = hint(name) or did_you_mean(name, (*known, *others))
+            meant.update(key for key in known if near == f"; did you mean '{key}'?")
+            report((*where, name), f"unknown key '{name}'{near}", key=True)
     for key in known.values():
-        if key.required and key.name not in given:
+        if key.required and key.name not in given and key.name not in meant:
             report(where, f"missing key '{key.name}', {key.type}")
     check = _Check(report, False)
     return {
@@ -190,11 +195,11 @@ class _Check:
     def _other(self, value: Any, kind: Any, origin: Any) -> Any:
         if self._python:
             # collections.abc.Callable is a class whose instances are what can be called.
-            return value if not isinstance(origin, type) or _is_a(value, origin) else _NO
+            return value if _is_a(value, origin) else _NO
         if not isinstance(kind, type) or origin is not kind or not isinstance(value, str | int | float):
             return _NO
         try:
-            return msgspec.convert(value, kind)
+            return cast("object", msgspec.convert(value, kind))
         except (msgspec.ValidationError, TypeError, ValueError):
             return _NO
 
@@ -238,8 +243,8 @@ def build(declared: type[msgspec.Struct], values: Mapping[str, Any], where: Path
     return INVALID
 
 
-def _is_a(value: object, kind: type) -> bool:
-    return isinstance(value, kind)
+def _is_a(value: object, kind: object) -> bool:
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def _is_quantity(value: Any) -> bool:

@@ -1,0 +1,184 @@
+"""From a config file to a plan, with everything that is wrong with it in one pass."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, cast
+
+from pipeline.errors import ConfigError, Problem
+from pipeline.plan.checks import check_plan, stage_text
+from pipeline.plan.document import MAX_BYTES, Document, Path, parse
+from pipeline.plan.drafts import Draft, Drafting
+from pipeline.plan.interpolation import Secrets, interpolate
+from pipeline.plan.keys import PipelineConfig
+from pipeline.plan.naming import ROLES, check_name, did_you_mean
+from pipeline.plan.overrides import override
+from pipeline.plan.registry import Registry
+from pipeline.plan.scalars import INVALID, kind_of_value
+from pipeline.plan.schema import keys_of
+from pipeline.plan.topology import PlannedStage, Topology, assemble
+from pipeline.plan.values import build, check_keys
+
+__all__ = ("Loaded", "load", "load_text")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a config file says. ``document`` has the place of everything, ``secrets`` what must never be shown."""
+
+    config: PipelineConfig
+    stages: list[PlannedStage]
+    topology: Topology
+    document: Document
+    secrets: Secrets
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    allow_code: Sequence[str] = (),
+    confined: bool = False,
+) -> Loaded:
+    """Read and check a config file. Modules that it names, and may name, are imported.
+
+    ``overrides`` are texts like ``stages.archive.with.table=late``. A ``confined`` config came from a stranger: it gets
+    nothing of the environment, of files and of the code beside it.
+
+    :raises ConfigError: with every problem, in the order of the file.
+    """
+    file = os.fspath(path)
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise ConfigError(Problem(file, 0, 0, f"can't be read: {reason}")) from None
+    return load_text(content, file, overrides=overrides, environ=environ, allow_code=allow_code, confined=confined)
+
+
+def load_text(
+    content: bytes | str,
+    file: str,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    allow_code: Sequence[str] = (),
+    confined: bool = False,
+    registry: Registry | None = None,
+) -> Loaded:
+    """Check a config whose text is at hand; ``file`` names it in problems, and its folder is where code may lie."""
+    environ = os.environ if environ is None else environ
+    document = parse(content, file)
+    override(document, overrides, {} if confined else environ)
+    secrets = interpolate(document, environ, confined=confined)
+    if registry is None:
+        registry = Registry(None if confined else FilePath(file).absolute().parent, allow_code)
+    return _Loading(document, secrets, registry).load()
+
+
+_KINDS = tuple((role,) for role in ROLES)
+"""Paths of the keys that open a stage: their text names the kind itself."""
+
+
+class _Loading:
+    """One document on its way to a plan."""
+
+    def __init__(self, document: Document, secrets: Secrets, registry: Registry) -> None:
+        self._document = document
+        self._secrets = secrets
+        self._problems: list[Problem] = list(document.problems)
+        self._drafting = Drafting(registry, self._report)
+
+    def load(self) -> Loaded:
+        """Return the plan.
+
+        :raises ConfigError: with every problem.
+        """
+        data: object = self._document.data()
+        if not isinstance(data, dict):
+            if self._document.root is not None or not self._problems:
+                self._report((), f"expected a mapping with 'name' and 'stages', got {kind_of_value(data)}")
+            raise self._failed()
+        config = self._config(cast("dict[str, Any]", data))
+        listed = self._listed(cast("dict[str, Any]", data))
+        self._drafting.read(listed)
+        for where, text in self._document.refused:
+            self._report(where, text)
+        stages = self._planned()
+        if self._problems or config is None:
+            raise self._failed()
+        topology = assemble(config.name, config, stages)
+        check_plan(topology, stages, self._say)
+        if self._problems:
+            raise self._failed()
+        return Loaded(config, stages, topology, self._document, self._secrets)
+
+    def _config(self, data: dict[str, Any]) -> PipelineConfig | None:
+        before = len(self._problems)
+        given = {name: value for name, value in data.items() if name != "stages"}
+        keys = keys_of(PipelineConfig)
+        values = check_keys(given, keys, (), self._report, ("stages",))
+        name = values.get("name")
+        if isinstance(name, str) and (problem := check_name(name)):
+            self._report(("name",), problem)
+        if len(self._problems) > before or INVALID in values.values():
+            return None
+        made = build(PipelineConfig, values, (), self._report)
+        return made if isinstance(made, PipelineConfig) else None
+
+    def _listed(self, data: dict[str, Any]) -> list[object]:
+        if "stages" not in data:
+            if not any(did_you_mean(key, ("stages",)) for key in data):
+                self._report((), "missing key 'stages', a list of stages")
+            return []
+        listed: object = data["stages"]
+        if isinstance(listed, list):
+            return cast("list[object]", listed)
+        if listed is not INVALID:
+            self._report(("stages",), f"expected a list of stages, got {kind_of_value(listed)}")
+        return []
+
+    def _planned(self) -> list[PlannedStage]:
+        return [
+            PlannedStage(
+                name=draft.name,
+                role=draft.role,
+                kind=draft.kind,
+                spec=draft.spec,
+                inputs=draft.inputs,
+                mark=self._document.mark(("stages", draft.index)),
+                hidden=frozenset(name for name in draft.values if self._document.tainted(draft.path_of(name))),
+            )
+            for draft in self._drafting.drafts
+            if draft.spec is not None
+        ]
+
+    def _say(self, stage: str | None, where: Path, text: str) -> None:
+        draft = next((draft for draft in self._drafting.drafts if draft.name == stage), None)
+        self._report(("stages", draft.index, *where) if draft else where, text)
+
+    def _report(self, where: Path, text: str, *, key: bool = False, offset: int | None = None) -> None:
+        mark = self._document.mark(where, key=key) if offset is None else self._document.within(where, offset)
+        if offset is not None and self._document.tainted(where):
+            text = "not an expression; its text has a secret in it and is not shown"
+        self._problems.append(mark.problem(self._secrets.mask(self._worded(where[:-1] if key else where, text))))
+
+    def _worded(self, where: Path, text: str) -> str:
+        if where[:1] != ("stages",) or len(where) < 2:
+            return stage_text(None, () if where == ("stages",) else where, text)
+        draft = next((draft for draft in self._drafting.drafts if draft.index == where[1]), None)
+        return stage_text(_title(draft) if draft else None, () if where[2:] in _KINDS else where[2:], text)
+
+    def _failed(self) -> ConfigError:
+        """Return the error, what a file says by its lines, what was set beside it behind that."""
+        beside = {problem for problem in self._problems if problem.line == 0}
+        unique = sorted(set(self._problems), key=lambda problem: (problem in beside, problem))
+        return ConfigError(*unique)
+
+
+def _title(draft: Draft) -> str:
+    who = f"{draft.role} {draft.kind}".strip()
+    return f"stage '{draft.name}' ({who})" if draft.name and who else f"stage {draft.index + 1}"

@@ -1,0 +1,225 @@
+"""The checked plan of a pipeline: its stages in the order of the data, and what follows from them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+
+from pipeline.errors import ConfigError
+from pipeline.plan.checks import check_declared, check_plan, stage_text, wires_of
+from pipeline.plan.document import Mark, Path
+from pipeline.plan.guarantee import Guarantee, guarantee_of
+from pipeline.plan.interpolation import HIDDEN
+from pipeline.plan.keys import Delivery, PipelineConfig
+from pipeline.plan.schema import Key, keys_of
+from pipeline.plan.wiring import in_order, outputs_of
+from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage
+
+__all__ = ("Memory", "PlannedStage", "Topology", "assemble", "build_topology")
+
+
+NOWHERE = Mark("")
+
+
+@dataclass(slots=True)
+class PlannedStage:
+    """A stage in its place. ``mark`` is where a config declares it; ``hidden`` are its keys that hold secrets."""
+
+    name: str
+    role: str
+    kind: str
+    spec: Stage
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    mark: Mark = NOWHERE
+    hidden: frozenset[str] = frozenset()
+
+    @property
+    def title(self) -> str:
+        """Role and name, as in ``sink 'archive'``."""
+        return f"{self.role} '{self.name}'"
+
+    def stateful(self) -> bool:
+        """Tell whether the stage keeps state that is saved."""
+        return isinstance(self.spec, Processor) and self.spec.stateful()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The bytes that a run may hold at worst, by what holds them; ``total`` is what ``memory:`` lets them come to."""
+
+    parts: tuple[tuple[str, int], ...]
+    total: int
+
+
+@dataclass
+class Topology:
+    """A plan that can run. ``stages`` are in the order of the data."""
+
+    name: str
+    config: PipelineConfig
+    stages: dict[str, PlannedStage] = field(default_factory=dict[str, PlannedStage])
+
+    @cached_property
+    def sources(self) -> list[PlannedStage]:
+        """The sources."""
+        return [stage for stage in self.stages.values() if isinstance(stage.spec, Source)]
+
+    @cached_property
+    def sinks(self) -> list[PlannedStage]:
+        """The sinks."""
+        return [stage for stage in self.stages.values() if isinstance(stage.spec, Sink)]
+
+    def upstream(self, name: str) -> list[PlannedStage]:
+        """Return all stages that the records of a stage may have passed, in the order of the data."""
+        found = set(self.stages[name].inputs)
+        for stage in reversed(self.stages.values()):
+            if stage.name in found:
+                found.update(stage.inputs)
+        return [stage for stage in self.stages.values() if stage.name in found]
+
+    def policy_of(self, name: str) -> str:
+        """Return what happens to a record that fails in a stage."""
+        return self.stages[name].spec.on_failure or self.config.on_failure
+
+    @cached_property
+    def checkpoint_path(self) -> str | None:
+        """The state file; None when every run starts anew."""
+        if self.config.checkpoint == "none":
+            return None
+        if self.config.checkpoint is None and not self._worth_saving():
+            return None
+        return self.config.saved().path or str(PurePath(".pipeline", f"{self.name}.db"))
+
+    def guarantees(self) -> dict[str, Guarantee]:
+        """Return what each sink promises about records that come again, and why."""
+        return {sink.name: self._guarantees[sink.name] for sink in self.sinks}
+
+    def delivery_of(self, sink: str) -> Delivery:
+        """Return what a sink gives in this plan."""
+        return "exactly_once" if self._guarantees[sink].exact else "at_least_once"
+
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """Return the identity of each source, sink and stateful stage: what a resume must find unchanged."""
+        return {
+            stage.name: {"role": stage.role, "kind": stage.kind, **stage.spec.identity()}
+            for stage in self.stages.values()
+            if stage.role in ("source", "sink") or stage.stateful()
+        }
+
+    def describe(self) -> dict[str, str]:
+        """Return all else in words, to say what changed since the last run; secrets are hidden."""
+        said = {f"pipeline '{self.name}'": "pipeline"}
+        said |= _described(f"pipeline '{self.name}'", self.config, frozenset(("name",)))
+        for stage in self.stages.values():
+            said[stage.title] = stage.kind
+            said[f"{stage.title}: from"] = ", ".join(stage.inputs)
+            said |= _described(stage.title, stage.spec, frozenset(("name",)), stage.hidden)
+        return said
+
+    def memory(self) -> Memory:
+        """Return the bytes that a run may hold at worst."""
+        held = [part for stage in self.stages.values() for part in self._held_by(stage)]
+        reading = [(f"reading of {source.title}", _BLOCK + self.max_record) for source in self.sources]
+        total = min(sum(count for _, count in held), self.memory_bound) + sum(count for _, count in reading)
+        return Memory((*reading, *held), total)
+
+    @property
+    def max_record(self) -> int:
+        """Bytes of the largest record."""
+        return int(self.config.max_record)
+
+    @property
+    def memory_bound(self) -> int:
+        """Bytes held at most."""
+        return int(self.config.memory)
+
+    @cached_property
+    def _guarantees(self) -> dict[str, Guarantee]:
+        return {sink.name: guarantee_of(self, sink) for sink in self.sinks}
+
+    def _worth_saving(self) -> bool:
+        letters = any(self.policy_of(name) == "dead_letter" for name in self.stages)
+        return letters or any(isinstance(sink.spec, Sink) and sink.spec.durable() for sink in self.sinks)
+
+    def _held_by(self, stage: PlannedStage) -> Iterator[tuple[str, int]]:
+        if isinstance(stage.spec, Source):
+            return
+        bounds = int(channel_of(stage.spec).bytes)
+        # A record over the bound still enters an empty channel, alone.
+        yield f"channel into {stage.title}", max(bounds, self.max_record)
+        if isinstance(stage.spec, Batcher):
+            one = int(stage.spec.max_bytes or bounds)
+            yield (
+                f"open batches of {stage.title}",
+                max(one, self.max_record) * (stage.spec.max_keys if stage.spec.by else 1),
+            )
+        else:
+            yield f"batches in {stage.title}", max(bounds, self.max_record) * getattr(stage.spec, "concurrency", 1)
+
+
+def channel_of(spec: Stage) -> ChannelBounds:
+    """Return the bounds of a stage's inbox."""
+    return getattr(spec, "channel", None) or ChannelBounds()
+
+
+def build_topology(name: str, config: PipelineConfig, stages: Sequence[PlannedStage]) -> Topology:
+    """Return the plan of stages that were declared in Python and know their inputs.
+
+    :raises ConfigError: with everything that is wrong with it.
+    """
+    found: list[tuple[str | None, Path, str]] = []
+
+    def say(stage: str | None, where: Path, text: str) -> None:
+        found.append((stage, where, text))
+
+    check_declared(config, stages, say)
+    topology = assemble(name, config, stages)
+    if not found:
+        check_plan(topology, stages, say)
+    if found:
+        called = {stage.name: f"stage '{stage.name}' ({stage.role} {stage.kind})" for stage in stages}
+        raise ConfigError(*(stage_text(called.get(at or ""), path, text) for at, path, text in found))
+    return topology
+
+
+def assemble(name: str, config: PipelineConfig, stages: Sequence[PlannedStage]) -> Topology:
+    """Return a plan that is not checked yet, its stages in order and with their outputs."""
+    wires = wires_of(stages)
+    outputs = outputs_of(wires)
+    for stage in stages:
+        stage.outputs = outputs[stage.name]
+    by_name = {stage.name: stage for stage in stages}
+    return Topology(name, config, {each: by_name[each] for each in in_order(wires)})
+
+
+_BLOCK = 1 << 20
+"""Bytes that a source reads at a time."""
+
+
+def _described(
+    title: str, declared: msgspec.Struct, skip: frozenset[str], hidden: frozenset[str] = frozenset()
+) -> Mapping[str, str]:
+    keys = [key for key in keys_of(type(declared)) if key.name not in skip]
+    return {f"{title}: {key.name}": _shown(declared, key, hidden) for key in keys if _differs(declared, key)}
+
+
+def _differs(declared: Any, key: Key) -> bool:
+    return key.required or getattr(declared, key.name) != key.default
+
+
+def _shown(declared: Any, key: Key, hidden: frozenset[str]) -> str:
+    value = getattr(declared, key.name)
+    if key.name in hidden:
+        return HIDDEN
+    if callable(value):
+        return str(getattr(value, "__qualname__", type(value).__qualname__))
+    return str(value) if not hasattr(value, "__struct_fields__") else ", ".join(_parts(value))
+
+
+def _parts(value: Any) -> Iterator[str]:
+    for name in value.__struct_fields__:
+        yield f"{name} {getattr(value, name)}"
