@@ -171,12 +171,16 @@ def _text_of(value: Any) -> str:
 def _time_of(record: Any, field: str) -> float:
     value = record.get(field) if record.__class__ is dict else getattr(record, field, None)
     if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise RecordError(f"field '{field}': {value[:40]!r} is not an ISO 8601 time") from None
+        value = _read_time(value, field)
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value):
         return float(value)
     raise RecordError(f"field '{field}': expected seconds or an ISO 8601 text, got {describe(value)}")
+
+
+def _read_time(text: str, field: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise RecordError(f"field '{field}': {text[:40]!r} is not an ISO 8601 time") from None

@@ -17,6 +17,7 @@ import datetime
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -122,7 +123,7 @@ def _read_text(text: str) -> tuple[Rule, str]:
         inner, rest = _read_text(rest[1:])
         if not rest.startswith("]"):
             raise ValueError(f"']' is missing in {text!r}")
-        annotation, rest = list[_or_null(inner)], rest[1:]
+        annotation, rest = _list_of(inner), rest[1:]
     optional = rest.startswith("?")
     limits, rest = _read_constraints(rest[optional:], name)
     return Rule(_constrained(annotation, name, limits), optional), rest
@@ -172,16 +173,20 @@ def _structured(annotation: Any, base: str, written: Mapping[str, Any]) -> Any:
     if given[0] == "one_of":
         return _one_of(written["one_of"], _TYPES[base])
     if given[0] == "of":
-        return list[_or_null(read_rule(written["of"]))]
+        return _list_of(read_rule(written["of"]))
     if not isinstance(written["fields"], Mapping):
         raise ValueError("'fields' must give each field its type")
     return type_of({name: read_rule(field) for name, field in cast(Mapping[str, Any], written["fields"]).items()})
 
 
 def _one_of(values: Any, base: type) -> Any:
-    if not isinstance(values, list) or not values or not all(type(value) is base for value in cast(list[Any], values)):
+    if not isinstance(values, list) or not _are_all(values, base):
         raise ValueError(f"'one_of' must be a list of values of type {base.__name__}")
-    return Literal[tuple(cast(list[Any], values))]
+    return Literal[tuple(values)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _are_all(values: Any, base: type) -> bool:
+    return bool(values) and all(type(value) is base for value in values)
 
 
 def _constrained(annotation: Any, base: str, limits: Mapping[str, Any]) -> Any:
@@ -198,8 +203,8 @@ def _constrained(annotation: Any, base: str, limits: Mapping[str, Any]) -> Any:
     return constrained
 
 
-def _or_null(rule: Rule) -> Any:
-    return rule.annotation | None if rule.optional else rule.annotation
+def _list_of(rule: Rule) -> Any:
+    return GenericAlias(list, (rule.annotation | None if rule.optional else rule.annotation,))
 
 
 def _unknown(name: str, what: str, known: tuple[str, ...]) -> str:

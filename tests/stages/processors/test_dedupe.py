@@ -68,7 +68,10 @@ async def test_keys_of_different_types_are_different() -> None:
 
 
 async def test_long_keys_are_told_apart() -> None:
-    assert await passed(Dedupe(), ["x" * 200 + "a", "x" * 200 + "b", "x" * 200 + "a"]) == ["x" * 200 + "a", "x" * 200 + "b"]
+    assert await passed(Dedupe(), ["x" * 200 + "a", "x" * 200 + "b", "x" * 200 + "a"]) == [
+        "x" * 200 + "a",
+        "x" * 200 + "b",
+    ]
 
 
 async def test_records_without_a_key_pass() -> None:

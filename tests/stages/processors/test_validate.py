@@ -22,34 +22,34 @@ class Flight(msgspec.Struct):
     miles: int = 0
 
 
-@pytest.mark.parametrize(
-    ("rule", "good", "bad"),
-    [
-        ("str", ["", "x"], [1, None, b"x"]),
-        ("int", [1, -1, 10**30], ["1", 1.0, True, None]),
-        ("float", [1.5, 1], ["1.5", True]),
-        ("bool", [True], [1, "true"]),
-        ("list", [[], [1, "a"], (1,)], ["ab", {}]),
-        ("dict", [{}, {"a": 1}], [[], "a"]),
-        ("any", [None, 1, [2]], []),
-        ("date", [date(2024, 1, 2), "2024-01-02"], ["2024-13-02", 5]),
-        ("datetime", ["2024-01-02T03:04:05Z"], ["2024-01-02", 5]),
-        ("str?", ["x", None], [1]),
-        ("int >= 0", [0, 1], [-1]),
-        ("int > 0, <= 10", [1, 10], [0, 11]),
-        ("int? >= 0 < 10", [0, 9, None], [-1, 10]),
-        ("float >= -0.5", [-0.5, 2], [-0.6, float("nan")]),
-        ("str len >= 2 len <= 3", ["ab", "abc"], ["a", "abcd"]),
-        ("list[int >= 0] len <= 2", [[], [0, 1]], [[-1], [1, 2, 3], ["1"]]),
-        ("list[list[str]?]?", [None, [["a"], None]], [[[1]], ["a"]]),
-        ({"type": "str", "pattern": "^[A-Z]{3}$"}, ["JFK"], ["jfk", "JFKX"]),
-        ({"type": "str", "one_of": ["a", "b"]}, ["a", "b"], ["c", 1]),
-        ({"type": "int", "one_of": [1, 2], "optional": True}, [1, None], [3, "1"]),
-        ({"type": "int", "ge": 0, "lt": 10, "multiple_of": 5}, [0, 5], [10, 3, -5]),
-        ({"of": {"fields": {"sku": "str", "count": "int > 0"}}}, [[{"sku": "a", "count": 1}]], [[{"sku": "a"}], [1]]),
-        ({"fields": {"odd name": "str?"}, "optional": True}, [None, {}, {"odd name": "x"}], [{"odd name": 1}]),
-    ],
-)
+VALUES: list[tuple[Any, list[Any], list[Any]]] = [
+    ("str", ["", "x"], [1, None, b"x"]),
+    ("int", [1, -1, 10**30], ["1", 1.0, True, None]),
+    ("float", [1.5, 1], ["1.5", True]),
+    ("bool", [True], [1, "true"]),
+    ("list", [[], [1, "a"], (1,)], ["ab", {}]),
+    ("dict", [{}, {"a": 1}], [[], "a"]),
+    ("any", [None, 1, [2]], []),
+    ("date", [date(2024, 1, 2), "2024-01-02"], ["2024-13-02", 5]),
+    ("datetime", ["2024-01-02T03:04:05Z"], ["2024-01-02", 5]),
+    ("str?", ["x", None], [1]),
+    ("int >= 0", [0, 1], [-1]),
+    ("int > 0, <= 10", [1, 10], [0, 11]),
+    ("int? >= 0 < 10", [0, 9, None], [-1, 10]),
+    ("float >= -0.5", [-0.5, 2], [-0.6, float("nan")]),
+    ("str len >= 2 len <= 3", ["ab", "abc"], ["a", "abcd"]),
+    ("list[int >= 0] len <= 2", [[], [0, 1]], [[-1], [1, 2, 3], ["1"]]),
+    ("list[list[str]?]?", [None, [["a"], None]], [[[1]], ["a"]]),
+    ({"type": "str", "pattern": "^[A-Z]{3}$"}, ["JFK"], ["jfk", "JFKX"]),
+    ({"type": "str", "one_of": ["a", "b"]}, ["a", "b"], ["c", 1]),
+    ({"type": "int", "one_of": [1, 2], "optional": True}, [1, None], [3, "1"]),
+    ({"type": "int", "ge": 0, "lt": 10, "multiple_of": 5}, [0, 5], [10, 3, -5]),
+    ({"of": {"fields": {"sku": "str", "count": "int > 0"}}}, [[{"sku": "a", "count": 1}]], [[{"sku": "a"}], [1]]),
+    ({"fields": {"odd name": "str?"}, "optional": True}, [None, {}, {"odd name": "x"}], [{"odd name": 1}]),
+]
+
+
+@pytest.mark.parametrize(("rule", "good", "bad"), VALUES)
 async def test_a_value_passes_as_it_is_or_fails_its_record(rule: Any, good: list[Any], bad: list[Any]) -> None:
     async with opened(Validate({"a": rule}), Each) as work:
         assert work.gives == "record"
