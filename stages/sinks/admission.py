@@ -1,7 +1,7 @@
 """Which files a sink may write to that its state does not know: the modes create, append and overwrite."""
 
 import os
-from collections.abc import Callable
+from secrets import token_hex
 from typing import Literal
 
 from pipeline.errors import StateError
@@ -30,14 +30,15 @@ class Admission:
         context: SinkContext,
         mode: Mode,
         format: Format,
-        frames: Callable[[str], Frames | None],
+        frames: Frames | None,
         behind: bool,
     ) -> None:
         self._stage = context.name
         self._mode = mode
         self._format = format
         self._frames = frames
-        self._lineage = context.lineage
+        # Without a state nothing resumes: what a crash leaves behind must not get in the way of the next run.
+        self._lineage = context.lineage or token_hex(4)
         self._repeat = context.repeat
         self._behind = behind or not context.saved
         self._others = announced_by_others(context.named, context.lineage)
@@ -66,15 +67,15 @@ class Admission:
             if self._mode == "overwrite":
                 os.ftruncate(fd, 0)
             found = os.fstat(fd)
-            frames = self._frames(path)
             if found.st_size:
                 head = os.pread(fd, _HEAD, 0)
-                if frames is not None:
-                    head = self._whole_frames(path, frames, frames.whole(file, 0), found.st_size, head)
+                if self._frames is not None:
+                    self._check_frames(path, self._frames.whole(file, 0), found.st_size)
+                    head = self._frames.unpack(head)
                 self._format.learn(head, path)
             tail = read_tail(fd, found.st_size)
         point = FilePoint(path, (found.st_dev, found.st_ino), found.st_size, digest(tail))
-        return AppendFile(point, tail, frames)
+        return AppendFile(point, tail, self._frames)
 
     def first_part(self, path: str) -> int:
         """Return the number of the first part to write; older ones are taken away when the mode is overwrite."""
@@ -99,11 +100,11 @@ class Admission:
             )
         name = writing_name(path, sequence, self._lineage)
         try:
-            return AppendFile.create(name, self._frames(path))
+            return AppendFile.create(name, self._frames)
         except FileExistsError:
             # Made just before a crash, and never announced: nothing of it counts.
             os.unlink(name)
-            return AppendFile.create(name, self._frames(path))
+            return AppendFile.create(name, self._frames)
 
     def _allow(self, path: str, of_another: bool) -> None:
         if of_another and not self._repeat:
@@ -119,10 +120,9 @@ class Admission:
                 f"move it away, choose {ways}, {behind}"
             )
 
-    def _whole_frames(self, path: str, frames: Frames, whole: int, size: int, head: bytes) -> bytes:
+    def _check_frames(self, path: str, whole: int, size: int) -> None:
         if whole != size:
             raise StateError(
                 f"stage '{self._stage}': {path} can't be written behind: its compressed data is whole up to byte "
                 f"{whole} of {size} only; move it away"
             )
-        return frames.unpack(head)

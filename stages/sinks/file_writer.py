@@ -1,7 +1,7 @@
 """Writing batches to files so that a batch is there whole or not at all, and a cut can be gone back to."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -37,7 +37,7 @@ class FileWriter(PositionWriter):
         context: SinkContext,
         template: Template,
         format: Format,
-        frames: Callable[[str], Frames | None],
+        frames: Frames | None,
         *,
         mode: Mode,
         roll: tuple[Any, Any] | None,
@@ -130,6 +130,7 @@ class FileWriter(PositionWriter):
             if not self._context.saved and not self._context.dry and self._failed is None:
                 await self.prepare(True)
                 self.position()
+                await self.sync()
                 await self.committed()
         finally:
             self._open.close()

@@ -78,7 +78,7 @@ class FileSink(Sink, kw_only=True):
             context,
             Template(self.path),
             self.format(),
-            lambda path: frames_for(self.compression, path),
+            frames_for(self.compression, self.path),
             mode=self.mode,
             roll=(self.roll.size, self.roll.age) if self.roll else None,
         )

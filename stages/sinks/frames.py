@@ -86,7 +86,7 @@ class _Zstd:
 
     def unpack(self, data: bytes) -> bytes:
         try:
-            return self._decompressor.decompressobj().decompress(data)
+            return self._decompressor.stream_reader(data).read(_BLOCK)
         except self._error as error:
             raise ValueError(str(error)) from error
 

@@ -56,7 +56,9 @@ class FilesPosition(msgspec.Struct, frozen=True):
 class Announced(msgspec.Struct, frozen=True):
     """The identity of a `NamedFile`: the file as it was before this lineage's first byte, and what it is for.
 
-    ``final`` is the name a part takes when it is finished.
+    ``final`` is the name a part takes when it is finished. A file that was left out of the position is announced again
+    with the length it has then, and that takes the place of the earlier announcement: ``previous`` is the turn of that
+    one, ``first_turn`` and ``first_base`` are what the first one said.
     """
 
     turn: int
@@ -64,6 +66,27 @@ class Announced(msgspec.Struct, frozen=True):
     base: FilePoint
     sequence: int = 0
     final: str = ""
+    previous: int = 0
+    first_turn: int = 0
+    first_base: FilePoint | None = None
+
+    def again(self, turn: int, base: FilePoint) -> "Announced":
+        """Return the next announcement of the file."""
+        first_base = self.first_base or self.base
+        return Announced(
+            turn,
+            self.key,
+            base,
+            previous=self.turn,
+            first_turn=self.first_turn or self.turn,
+            first_base=first_base,
+        )
+
+    def base_at(self, turn: int) -> FilePoint | None:
+        """Return what the file was at a position of an earlier turn; None when that is not known any more."""
+        if turn >= self.previous:
+            return self.base
+        return self.first_base if turn < self.first_turn else None
 
 
 def decode_position(position: Any, stage: str) -> FilesPosition:

@@ -23,13 +23,12 @@ class Resumption:
 
     `verify` looks and changes nothing; `apply` cuts back, finishes parts and takes away what does not count. After
     that, ``targets``, ``closing`` (parts to finish with the next cut, whose files are ``recovered``), ``sequences``
-    (next part of each path), ``older`` (files that the position left to their announcements) and ``turn`` are where the
-    sink goes on, and ``folders`` are the ones in which names have changed.
+    (next part of each path), ``older`` (files that the position left to their announcements), ``named`` (the last
+    announcement of each file) and ``turn`` are where the sink goes on, and ``folders`` are the ones in which names have
+    changed.
     """
 
-    def __init__(
-        self, context: SinkContext, position: FilesPosition, format: Format, frames: Callable[[str], Frames | None]
-    ) -> None:
+    def __init__(self, context: SinkContext, position: FilesPosition, format: Format, frames: Frames | None) -> None:
         self._context = context
         self._exact = context.delivery == "exactly_once"
         self._position = position
@@ -43,6 +42,7 @@ class Resumption:
         self.recovered: list[AppendFile] = []
         self.sequences: dict[str, int] = {}
         self.older: dict[str, FilePoint] = {}
+        self.named = {one.key: one for one in self._announced if not one.final}
         self.folders: set[str] = set()
         self.turn = max([position.turn, *(one.turn for one in self._announced)])
 
@@ -109,9 +109,14 @@ class Resumption:
     # --- what was announced since -------------------------------------------------------------------------------------
 
     def _file_since(self, one: Announced) -> None:
-        base = one.base
-        if not self._same(base.path, base):
+        if not self._same(one.base.path, one.base):
             return
+        base = one.base_at(self._position.turn)
+        if base is None:
+            raise StateError(
+                f"stage '{self._context.name}': {one.base.path} can't be cut back to this checkpoint: how long it was "
+                "then is not kept that far back; go back to a newer checkpoint or a much older one"
+            )
         self._known.add(base.path)
         self.targets[one.key] = Target(one.key, self._resumed(base.path, base))
 
@@ -153,12 +158,11 @@ class Resumption:
             tail = read_tail(file.fileno(), length)
         if length < found.st_size:
             self._actions.append(lambda: self._cut(point, length, found.st_size))
-        return AppendFile(FilePoint(point.path, point.inode, length), tail, self._frames(point.path))
+        return AppendFile(FilePoint(point.path, point.inode, length), tail, self._frames)
 
     def _whole(self, file: BinaryIO, start: int) -> int:
-        frames = self._frames(str(file.name))
-        if frames is not None:
-            return frames.whole(file, start)
+        if self._frames is not None:
+            return self._frames.whole(file, start)
         file.seek(start)
         return start + self._format.whole(_blocks(file))
 

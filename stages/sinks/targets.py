@@ -1,7 +1,7 @@
 """The paths that a sink writes to: which it knows, how a new one begins, and which it may leave out of its position."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
@@ -34,7 +34,7 @@ class Targets:
         self,
         context: SinkContext,
         admission: Admission,
-        frames: Callable[[str], Frames | None],
+        frames: Frames | None,
         syncs: Syncs,
         rolled: bool,
         kept: int = KEPT,
@@ -48,6 +48,7 @@ class Targets:
         self._known: dict[str, Target] = {}
         self._sequences: dict[str, int] = {}
         self._older: dict[str, FilePoint] = {}
+        self._named: dict[str, Announced] = {}
         self.turn = 0
 
     def resume(self, found: Resumption) -> None:
@@ -55,6 +56,7 @@ class Targets:
         self.turn = found.turn
         self._known = found.targets
         self._older = found.older
+        self._named = found.named
         self._sequences = found.sequences
 
     def all(self) -> list[Target]:
@@ -134,12 +136,12 @@ class Targets:
 
     def _file(self, path: str, created: list[str]) -> Target:
         older = self._older.get(path)
-        file = AppendFile.behind(older, self._frames(path)) if older is not None else None
+        file = AppendFile.behind(older, self._frames) if older is not None else None
         if file is None and self._admission.check(path):
             file = self._admission.adopt(path)
         if file is None:
             self._syncs.make_folder(os.path.dirname(path))
-            file = AppendFile.create(path, self._frames(path))
+            file = AppendFile.create(path, self._frames)
             created.append(path)
             self._syncs.folder(os.path.dirname(path))
         elif any(file.inode == target.file.inode for target in self._known.values() if target.file is not None):
@@ -153,7 +155,15 @@ class Targets:
         named: list[NamedFile] = []
         for target in made:
             if target.file is not None:
-                final = final_name(target.key, target.sequence) if self._rolled else ""
-                identity = Announced(self.turn, target.key, target.file.point(), target.sequence, final)
+                identity = self._identity(target, target.file.point())
                 named.append(NamedFile(target.file.path, msgspec.to_builtins(identity), self._context.lineage))
         await self._context.announce(named)
+
+    def _identity(self, target: Target, point: FilePoint) -> Announced:
+        if self._rolled:
+            return Announced(self.turn, target.key, point, target.sequence, final_name(target.key, target.sequence))
+        earlier = self._named.get(target.key)
+        same = earlier is not None and earlier.base.inode == point.inode
+        identity = earlier.again(self.turn, point) if earlier and same else Announced(self.turn, target.key, point)
+        self._named[target.key] = identity
+        return identity

@@ -1,0 +1,109 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import RecordErrors
+from stages.sinks.jsonl import Jsonl, JsonlFormat
+from tests.stages.sinks.saved import Saved, batch
+
+pytestmark = pytest.mark.anyio
+
+
+class Flight(msgspec.Struct):
+    number: int
+    delay: float | None = None
+
+
+def errors_of(records: list[Any]) -> dict[int, str]:
+    with pytest.raises(RecordErrors) as caught:
+        JsonlFormat().encode(records)
+    return {index: str(error) for index, error in caught.value.errors.items()}
+
+
+async def test_each_record_becomes_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    saved = Saved()
+    writer = await saved.open(Jsonl(path=str(out)))
+
+    await writer.write(batch({"id": 1, "text": "a\nb"}, [1, None], Flight(3)))
+    await saved.end(writer)
+
+    assert out.read_text() == '{"id":1,"text":"a\\nb"}\n[1,null]\n{"number":3,"delay":null}\n'
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("shape", ["field", "nested", "struct", "bare"])
+def test_a_number_that_json_has_no_words_for_is_the_fault_of_its_record_alone(bad: float, shape: str) -> None:
+    shapes: dict[str, Any] = {"field": {"x": bad}, "nested": {"a": [{"x": bad}]}, "struct": Flight(1, bad), "bare": bad}
+    found = errors_of([{"x": None}, shapes[shape], {"x": 1.5}])
+
+    assert list(found) == [1]
+    assert "NaN or infinite" in found[1]
+
+
+def test_the_field_that_is_nan_is_named() -> None:
+    assert errors_of([{"a": [{"x": math.nan}]}])[0].startswith("a[0].x is NaN")
+
+
+def test_a_record_of_an_unknown_type_and_a_lone_surrogate_fail_alone() -> None:
+    found = errors_of([{"ok": 1}, {"bad": object()}, {"bad": "\ud800"}, {"ok": 2}])
+
+    assert sorted(found) == [1, 2]
+
+
+def test_a_value_nested_too_deep_fails_alone() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    assert list(errors_of([1, deep])) == [1]
+
+
+def test_integers_of_any_size_are_written_as_they_are() -> None:
+    assert JsonlFormat().encode([{"big": 2**70, "none": None}]) == b'{"big":1180591620717411303424,"none":null}\n'
+
+
+async def test_a_batch_with_a_bad_record_leaves_nothing_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    writer = await Saved().open(Jsonl(path=str(out)))
+
+    with pytest.raises(RecordErrors):
+        await writer.write(batch({"id": 1}, {"id": math.nan}))
+    assert out.read_bytes() == b""
+    await writer.write(batch({"id": 1}))
+
+    assert out.read_text() == '{"id":1}\n'
+    await writer.close()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def holds_nonfinite(value: Any) -> bool:
+    match value:
+        case float():
+            return not math.isfinite(value)
+        case list():
+            return any(map(holds_nonfinite, value))  # pyright: ignore[reportUnknownArgumentType]
+        case dict():
+            return any(map(holds_nonfinite, value.values()))  # pyright: ignore[reportUnknownArgumentType]
+        case _:
+            return False
+
+
+@given(st.lists(values, min_size=1, max_size=5))
+def test_what_is_written_reads_back_the_same_and_what_would_not_is_refused(records: list[Any]) -> None:
+    bad = {index for index, record in enumerate(records) if holds_nonfinite(record)}
+    if bad:
+        assert set(errors_of(records)) == bad
+    else:
+        assert msgspec.json.Decoder().decode_lines(JsonlFormat().encode(records)) == records
