@@ -13,8 +13,9 @@ import aiosqlite
 from anyio import CancelScope
 
 from pipeline.errors import LockedError, PipelineError, StateError, StorageError
+from pipeline.settle.json_text import one_line
 
-__all__ = ("WAYS_OUT", "Database", "Work", "explained", "placed", "transaction")
+__all__ = ("WAYS_OUT", "Database", "Work", "explained", "placed", "transaction", "trial")
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -115,6 +116,20 @@ def transaction(unit: Work[T]) -> Work[T]:
     return whole
 
 
+def trial(unit: Work[T]) -> Work[T]:
+    """Return the unit as a transaction that is always rolled back: what it would do, without doing it."""
+
+    def tried(connection: sqlite3.Connection) -> T:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            return unit(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    return tried
+
+
 def placed(error: StateError, path: Path) -> StateError:
     """Return the error with the file's name in front."""
     return error if str(error).startswith(str(path)) else StateError(f"{path}: {error}")
@@ -131,10 +146,11 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> PipelineError:
             return StorageError(f"{path}: {error.strerror or error}; nothing after the last checkpoint is saved")
         return StateError(f"{path}: the state file can't be opened: {error.strerror or error}")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    cause = one_line(error)
     if code in _STORAGE:
-        return StorageError(f"{path}: {error}; nothing after the last checkpoint is saved")
+        return StorageError(f"{path}: {cause}; nothing after the last checkpoint is saved")
     if code in _CORRUPT:
-        return StateError(f"{path}: the state file is corrupt ({error}); {WAYS_OUT}")
+        return StateError(f"{path}: the state file is corrupt ({cause}); {WAYS_OUT}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return LockedError(f"{path}: another program holds a lock on the database ({error}); close it")
-    return StateError(f"{path}: the state file can't be used: {error}")
+        return LockedError(f"{path}: another program holds a lock on the database ({cause}); close it")
+    return StateError(f"{path}: the state file can't be used: {cause}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ("decode", "encode", "encode_any", "printable")
+__all__ = ("decode", "encode", "encode_any", "one_line", "printable")
 
 
 def encode(value: Any) -> str:
@@ -32,6 +32,11 @@ def encode_any(value: Any) -> tuple[str, bool]:
 def printable(text: str) -> str:
     """Return text that UTF-8 can hold; lone surrogates are shown as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(found: object) -> str:
+    """Return a text or an error as one printable line."""
+    return " ".join(printable(str(found)).split())
 
 
 def _struct(value: Any) -> Any:

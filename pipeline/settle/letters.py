@@ -57,9 +57,9 @@ def forget_gone(connection: sqlite3.Connection, oldest: int) -> None:
     connection.execute("DELETE FROM letters WHERE gone <= ?", (oldest,))
 
 
-def rewind(connection: sqlite3.Connection, cut: int, lineage: str) -> None:
-    """Bring the letters back to how they were at a cut; letters of other lineages stay."""
-    connection.execute("DELETE FROM letters WHERE cut > ? AND lineage = ?", (cut, lineage))
+def rewind(connection: sqlite3.Connection, cut: int) -> None:
+    """Bring the letters back to how they were at a cut."""
+    connection.execute("DELETE FROM letters WHERE cut > ?", (cut,))
     connection.execute("UPDATE letters SET gone = NULL WHERE gone > ?", (cut,))
 
 

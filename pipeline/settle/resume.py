@@ -3,7 +3,7 @@
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,10 @@ class Begun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a run wants of the state file that it opens; ``at`` is in seconds since 1970."""
+    """What a run wants of the state file that it opens; ``at`` is in seconds since 1970.
+
+    ``lineage`` is what a new one will be called, so that a beginning that is only tried and one that counts agree.
+    """
 
     pipeline: str
     fingerprint: Fingerprint
@@ -34,6 +37,7 @@ class Beginning:
     fresh: bool
     accept_changes: bool
     at: float
+    lineage: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def check(self, connection: sqlite3.Connection, path: Path) -> None:
         """Refuse a file of another pipeline, of other stages, or whose current cut can't be read. Only reads.
@@ -56,7 +60,8 @@ class Beginning:
         """Begin a run, in the lineage that is there or in a new one, and return where it stands."""
         lineage = history.get(connection, "lineage")
         if self.fresh or lineage is None:
-            lineage = self._begin_lineage(connection)
+            lineage = self.lineage
+            self._begin_lineage(connection)
         run = history.get(connection, "run") + 1
         history.put(connection, "run", run)
         history.start_run(connection, lineage, run, self.at)
@@ -67,15 +72,13 @@ class Beginning:
         history.put(connection, "description", self.description)
         return Begun(lineage, run, cut, changed)
 
-    def _begin_lineage(self, connection: sqlite3.Connection) -> str:
-        lineage = secrets.token_hex(8)
+    def _begin_lineage(self, connection: sqlite3.Connection) -> None:
         changes.clear(connection)
         history.forget_cuts(connection)
-        history.put(connection, "lineage", lineage)
+        history.put(connection, "lineage", self.lineage)
         history.put(connection, "run", 0)
         history.put(connection, "cut", None)
         history.put(connection, "fingerprint", self.fingerprint)
-        return lineage
 
     def _go_on(self, connection: sqlite3.Connection, lineage: str, run: int) -> tuple[Cut | None, list[str]]:
         saved = history.current_cut(connection)

@@ -14,7 +14,7 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.errors import StateError, StorageError
 from pipeline.settle import changes, history, letters, named
 from pipeline.settle.cut import Cut, SavedCut, SavedRun
-from pipeline.settle.database import Database, Work, explained, transaction
+from pipeline.settle.database import Database, Work, explained, transaction, trial
 from pipeline.settle.fingerprint import Fingerprint
 from pipeline.settle.lock import Lock
 from pipeline.settle.resume import Beginning, Begun, begun_last, check_pipeline, cut_of
@@ -43,10 +43,17 @@ class StateFile(Readings):
     changed: Sequence[str]
     """What differs from the last run and may; sentences for the log."""
 
-    def __init__(self, path: Path, database: Database, begun: Begun) -> None:
+    def __init__(self, path: Path, database: Database, begun: Begun, beginning: Beginning | None = None) -> None:
         super().__init__(path, database)
         self.lineage, self.run, self.cut, self.changed = begun
+        self._beginning = beginning
         self._failed: StorageError | None = None
+
+    async def begin(self) -> None:
+        """Save that the run begins, if that was put off: to be called before the first read."""
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            await self._write(beginning.begin)
 
     async def save(self, cut: Cut) -> None:
         """Save a cut, which becomes the current one.
@@ -69,7 +76,9 @@ class StateFile(Readings):
         await self._write(partial(named.forget, sink=sink, paths=list(paths)))
 
     async def finish(self, outcome: str, exit_code: int, report: Any, at: float) -> None:
-        """Note how the run ended; ``at`` is in seconds since 1970."""
+        """Note how the run ended; ``at`` is in seconds since 1970. Notes nothing of a run that never began."""
+        if self._beginning is not None:
+            return
         ending = SavedRun(
             lineage=self.lineage, run=self.run, started=0, ended=at, outcome=outcome, exit_code=exit_code, report=report
         )
@@ -113,6 +122,7 @@ class StateFile(Readings):
     async def _write(self, unit: Work[T]) -> T:
         if self._failed is not None:
             raise self._failed
+        await self.begin()
         try:
             return await self._database.run(transaction(unit))
         except StorageError as error:
@@ -131,12 +141,15 @@ async def open_state(
     fresh: bool = False,
     accept_changes: bool = False,
     clock: Clock | None = None,
+    begin: bool = True,
 ) -> AsyncGenerator[StateFile, None]:
     """Open the state file of a pipeline for a run, made when it is missing; the run's number is saved when this enters.
 
     ``fingerprint`` has for each source, sink and stateful stage by name its ``role`` and identity; it must be that of
     the last run. ``accept_changes`` goes on without the positions of stages that aren't the same, ``fresh`` without
     any: a new lineage. ``description`` has what else the log should say when it changes, see `describe_changes`.
+    ``begin=False`` puts off everything that is written until `StateFile.begin` or the first other call that writes, so
+    that a sink that refuses to open leaves the old lineage as it was.
 
     :raises LockedError: when another process holds the file; names its pid.
     :raises StateError: when it is corrupt, not ours, newer than us, of another pipeline, or of other stages. Nothing
@@ -152,7 +165,8 @@ async def open_state(
         _acquire(lock, real)
         await to_thread.run_sync(lock.while_held, partial(_ready, real, beginning))
         async with _database(real) as database:
-            yield StateFile(real, database, await database.run(transaction(beginning.begin)))
+            unit = transaction(beginning.begin) if begin else trial(beginning.begin)
+            yield StateFile(real, database, await database.run(unit), None if begin else beginning)
     finally:
         lock.release()
 
@@ -232,7 +246,7 @@ def _configure(connection: sqlite3.Connection) -> None:
 def _rewind(connection: sqlite3.Connection, lineage: str, to: int) -> SavedCut:
     found = history.read_cut(connection, lineage, to)
     changes.rewind(connection, found)
-    letters.rewind(connection, to, lineage)
+    letters.rewind(connection, to)
     named.rewind(connection, to)
     connection.execute("DELETE FROM cuts WHERE lineage = ? AND id > ?", (lineage, to))
     history.put(connection, "cut", to)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import StateError
 from pipeline.settle.database import WAYS_OUT, explained, placed
+from pipeline.settle.json_text import one_line
 from pipeline.settle.schema import APPLICATION, VERSION
 
 __all__ = ("beside", "read_options", "require_file", "verify")
@@ -49,6 +50,8 @@ def verify(path: Path, check: Callable[[sqlite3.Connection], None]) -> None:
         # The header is in the file itself from its making on; reading it needs no look at the -wal.
         with _reading(path, "mode=ro&immutable=1") as connection:
             _check_header(connection, path)
+            if not unclean:
+                _check_length(connection, path)
         with _undone(path), _reading(path, read_options(path)) as connection:
             if unclean or _size(path) <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
@@ -57,6 +60,9 @@ def verify(path: Path, check: Callable[[sqlite3.Connection], None]) -> None:
         raise explained(error, path) from error
     except StateError as error:
         raise placed(error, path) from error
+    except (ValueError, TypeError, KeyError) as error:
+        # Text that is not UTF-8, no JSON, or not of the shape that we write.
+        raise StateError(f"{path}: the state file is corrupt ({one_line(error)}); {WAYS_OUT}") from error
 
 
 def read_options(path: Path) -> str:
@@ -101,11 +107,16 @@ def _check_header(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _check_length(connection: sqlite3.Connection, path: Path) -> None:
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    if _size(path) < pages * size:
+        raise StateError(f"{path}: the state file is corrupt ({_size(path)} bytes of {pages * size}); {WAYS_OUT}")
+
+
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        cause = " ".join(str(found).split())
-        raise StateError(f"{path}: the state file is corrupt ({cause}); {WAYS_OUT}")
+        raise StateError(f"{path}: the state file is corrupt ({one_line(found)}); {WAYS_OUT}")
 
 
 def _size(path: Path) -> int:
