@@ -164,9 +164,7 @@ def _layout(topology: Topology) -> dict[str, tuple[int, int]]:
         while (at, row) in taken:
             row += 1
         column[stage.name], rows[stage.name] = at, row
-        # What is passed over by an edge to here stays free of other stages.
-        start = min((column[name] for name in stage.inputs), default=at - 1) + 1
-        taken.update((each, row) for each in range(min(start, at), at + 1))
+        taken.add((at, row))
     return {
         name: (_MARGIN + column[name] * (_WIDTH + _GAP_X), _MARGIN + rows[name] * (_HEIGHT + _GAP_Y)) for name in column
     }
@@ -176,9 +174,17 @@ def _svg_edges(topology: Topology, places: Mapping[str, tuple[int, int]]) -> Ite
     for source, target in _edges(topology):
         (x1, y1), (x2, y2) = places[source.name], places[target.name]
         x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
-        middle = x2 - _GAP_X // 2
-        line = f"M{x1} {y1}H{middle}V{y2}H{x2 - 2}" if y1 != y2 else f"M{x1} {y1}H{x2 - 2}"
+        line = f"M{x1} {y1}"
+        if x2 - x1 > _GAP_X:  # past other stages, in the lane below the row it comes from
+            lane = y1 + (_HEIGHT + _GAP_Y) // 2
+            line += _curve(x1, y1, x1 + _GAP_X, lane) + f"H{x2 - _GAP_X}"
+            x1, y1 = x2 - _GAP_X, lane
+        line += _curve(x1, y1, x2 - 2, y2)
         yield f'<path d="{line}" fill="none" stroke="#555555" stroke-width="1.5" marker-end="url(#arrow)"/>'
+
+
+def _curve(x1: int, y1: int, x2: int, y2: int) -> str:
+    return f"C{x1 + 45} {y1} {x2 - 45} {y2} {x2} {y2}"
 
 
 def _svg_stages(topology: Topology, places: Mapping[str, tuple[int, int]]) -> Iterator[str]:
@@ -194,7 +200,7 @@ def _svg_stages(topology: Topology, places: Mapping[str, tuple[int, int]]) -> It
             size, weight, colour = ((14, 600, "#1b1b1b"), (11, 400, stroke), (11, 400, "#555555"))[index]
             yield (
                 f'<text x="{x + 12}" y="{y + 22 + 17 * index}" font-size="{size}" font-weight="{weight}" '
-                f'fill="{colour}">{escape(_shortened(line, 22 if index == 0 else 29))}</text>'
+                f'fill="{colour}">{escape(_shortened(line, 22 if index == 0 else 27))}</text>'
             )
         yield "</g>"
 
@@ -204,4 +210,4 @@ def _lines(topology: Topology, stage: PlannedStage) -> Iterator[str]:
     if condition := _condition(stage):
         yield f"when {condition}"
     elif isinstance(stage.spec, Sink):
-        yield topology.guarantees()[stage.name].text
+        yield topology.guarantees()[stage.name].text.partition(":")[0]
