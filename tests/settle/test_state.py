@@ -373,16 +373,19 @@ from pathlib import Path
 from pipeline.errors import StorageError
 from tests.settle.states import cut_at, letter, opened
 
+async def attempt(state) -> None:
+    try:
+        await state.save(cut_at(2, letters=[letter(n, record="x" * 1000) for n in range(1000)]))
+    except StorageError as error:
+        print(error.exit_code, type(error.__cause__).__name__, error)
+
 async def main() -> None:
     async with opened(Path(sys.argv[1])) as state:
         await state.save(cut_at(1))
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
-        for attempt in range(2):
-            try:
-                await state.save(cut_at(2, letters=[letter(n, record="x" * 1000) for n in range(1000)]))
-            except StorageError as error:
-                print(error.exit_code, type(error.__cause__).__name__, error)
+        await attempt(state)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await attempt(state)
 
 anyio.run(main)
 """
@@ -396,7 +399,7 @@ def _python(code: str, *arguments: str, timeout: float = 20) -> subprocess.Compl
 async def test_a_full_disk_is_a_storage_error_and_the_cut_before_is_still_there(path: Path) -> None:
     done = _python(_FULL, str(path))
     first, second = done.stdout.splitlines()
-    assert first == second  # the first error is kept, and nothing is tried again
+    assert first == second  # the first error is kept, and nothing is tried again though there is room now
     assert first.startswith("6 OperationalError")
     assert str(path) in first
     async with opened(path) as state:

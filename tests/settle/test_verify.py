@@ -132,6 +132,20 @@ async def test_each_byte_of_the_notes_and_the_current_cut_is_watched(good: Path,
             assert await _refused_or_whole(path), text
 
 
+@pytest.mark.parametrize("table", ["letters", "changes", "runs", "named"])
+async def test_damage_in_a_table_that_is_not_read_at_the_start_is_seen_too(
+    good: Path, tmp_path: Path, table: str
+) -> None:
+    with closing(sqlite3.connect(good)) as connection:
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+    damaged = bytearray(_content(good))
+    damaged[(root - 1) * size : (root - 1) * size + 8] = b"\xff" * 8
+    path = tmp_path / "x.db"
+    path.write_bytes(damaged)
+    await _refused(path, "corrupt")
+
+
 async def test_after_a_kill_the_wal_counts(unclean: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     for name in ("x.db", "x.db-wal"):
