@@ -1,7 +1,11 @@
 """Sources: where records come from."""
 
 from stages.sources.csv import Csv
+from stages.sources.generate import Generate
+from stages.sources.inlet import Inlet
+from stages.sources.iterable import Iterable
 from stages.sources.jsonl import Jsonl
 from stages.sources.lines import Lines
+from stages.sources.sqlite import Sqlite
 
-__all__ = ("Csv", "Jsonl", "Lines")
+__all__ = ("Csv", "Generate", "Inlet", "Iterable", "Jsonl", "Lines", "Sqlite")

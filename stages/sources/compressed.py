@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import ConfigError, StageError
 from stages.sources.streams import Plain, Stream
 
-__all__ = ("Codec", "Compressed", "codec_of")
+__all__ = ("Codec", "Compressed", "codec_of", "is_compressed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,7 @@ def codec_of(compression: str, path: str) -> Codec | None:
 
     :raises ConfigError: when the package for it is not installed.
     """
-    if compression == "auto":
-        compression = {".gz": "gzip", ".zst": "zstd"}.get(os.path.splitext(path)[1].lower(), "none")
+    compression = _named(compression, path)
     if compression == "gzip":
         return Codec("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error, 16 * 1024)
     if compression != "zstd":
@@ -41,6 +40,11 @@ def codec_of(compression: str, path: str) -> Codec | None:
     except ImportError:
         raise ConfigError(f"{path!r} needs the package zstandard: pip install 'pipeline[zstd]'") from None
     return Codec("zstd", zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError, 1024)
+
+
+def is_compressed(compression: str, path: str) -> bool:
+    """Tell whether a file is read through a decompressor."""
+    return _named(compression, path) != "none"
 
 
 class Compressed(Stream):
@@ -89,6 +93,10 @@ class Compressed(Stream):
         """Return how much of the file itself was decompressed."""
         return self._file.raw_offset() - len(self._pending)
 
+    def ahead(self) -> int:
+        """Return how many decompressed bytes wait to be read: at most what one step gave."""
+        return len(self._ready)
+
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._file.fileno()
@@ -127,29 +135,35 @@ class Compressed(Stream):
         """Return what comes before the first bad byte: an error takes the whole step with it, so go again by bytes."""
         self._ended = True
         good = bytearray()
-        if self._live:
-            self._damaged(at, str(error))
-            return b""
+        bad = 0
+        if not self._live:
+            frame = self._restarted(at)
+            try:
+                for bad in range(len(data)):
+                    good += frame.decompress(data[bad : bad + 1])
+            except self._codec.errors:
+                pass  # here it is
+        trailing = self._frames > 1 and at + bad - self._frame_at < 10
+        self._damaged(at + bad, "what follows the end of the data is something else" if trailing else str(error))
+        return bytes(good)
+
+    def _restarted(self, at: int) -> Any:
+        """Return the frame at hand as it was before it met the bytes at an offset of the file."""
         frame = self._codec.start()
         with open(self._path, "rb") as file:
             file.seek(self._frame_at)
             while (rest := at - file.tell()) > 0:
                 frame.decompress(file.read(min(rest, self._codec.step)))
-        for bad in range(len(data)):
-            try:
-                good += frame.decompress(data[bad : bad + 1])
-            except self._codec.errors:
-                self._damaged(at + bad, str(error))
-                return bytes(good)
-        raise AssertionError("the same bytes gave an error and none")
+        return frame
 
     def _damaged(self, at: int, reason: str) -> None:
-        garbage = self._frames > 1 and at - self._frame_at < 32
-        what = (
-            f"no {self._codec.name} data follows the end of its data"
-            if garbage
-            else f"its {self._codec.name} data is damaged"
-        )
         self._damage = StageError(
-            f"{self._path!r}: {what} at byte {at:,} of the file ({reason}); what came before was read"
+            f"{self._path!r}: its {self._codec.name} data is damaged at byte {at:,} of the file ({reason});"
+            " what comes before was read"
         )
+
+
+def _named(compression: str, path: str) -> str:
+    if compression != "auto":
+        return compression
+    return {".gz": "gzip", ".zst": "zstd"}.get(os.path.splitext(path)[1].lower(), "none")

@@ -14,7 +14,7 @@ class FileList:
     """Files found for paths and globs. Blocking, for threads.
 
     ``saved`` is the cursor, while the file at hand is still the one it belongs to. ``files`` is never changed in place:
-    cursors hold it.
+    cursors hold it. ``passed`` counts the bytes of the files before the one at hand.
 
     :raises ConfigError: when there is none, or one that can't be read; not if they are followed, for one may come.
     :raises StateError: when one that was not read yet is gone.
@@ -32,6 +32,7 @@ class FileList:
         elif not self._follow:
             self._check(self.files)
         self._sizes = [os.path.getsize(path) if os.path.isfile(path) else 0 for path in self.files]
+        self.passed = sum(self._sizes[: self.index])
 
     def at_hand(self) -> str | None:
         """Return the file that is to be read now, None behind the last."""
@@ -39,9 +40,10 @@ class FileList:
             self.advance()
         return self.files[self.index] if self.index < len(self.files) else None
 
-    def advance(self) -> None:
-        """Go on to the next file."""
+    def advance(self, read: int = 0) -> None:
+        """Go on to the next file; this one had so many bytes."""
         self.index += 1
+        self.passed += read
         self.saved = None
 
     def is_last(self) -> bool:
@@ -54,10 +56,6 @@ class FileList:
         if came:
             self.files = [*self.files, *came]
         return not self.is_last()
-
-    def bytes_before(self) -> int:
-        """Return the bytes of all files before the one at hand."""
-        return sum(self._sizes[: self.index])
 
     def total(self) -> int | None:
         """Return the bytes of all files, None when they may grow."""

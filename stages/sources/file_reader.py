@@ -71,7 +71,7 @@ class FileReader(Reader):
     def progress(self) -> Progress:
         """Tell how many bytes of the files themselves were read."""
         here = self._opened.input.raw_offset() if self._opened is not None else 0
-        return Progress(self._list.bytes_before() + here, self._list.total(), "bytes")
+        return Progress(self._list.passed + here, self._list.total(), "bytes")
 
     async def close(self) -> None:
         """Close the file at hand."""
@@ -156,9 +156,10 @@ class FileReader(Reader):
 
     async def _leave(self, opened: Opened) -> None:
         """Go on behind a file that was read to its end: with its path again when it was rotated, else with the next."""
+        read = opened.input.raw_offset()
         await self.close()
         if not (opened.stays and self._list.is_last()):
-            self._list.advance()
+            self._list.advance(read)
 
     # --- files --------------------------------------------------------------------------------------------------------
 

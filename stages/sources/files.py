@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pipeline.errors import ConfigError
 from pipeline.stage import Reader, Source, SourceContext, key
+from stages.sources.compressed import is_compressed
 from stages.sources.file_reader import FileReader
 from stages.sources.formats import Format
 from stages.sources.paths import is_pipe
@@ -29,11 +30,11 @@ class FileSource(Source, kw_only=True):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Return what is wrong with the keys."""
-        if not self.path or "" in self.paths():
+        if not self.path or "" in self.paths() or any("\0" in path for path in self.paths()):
             yield "path", "expected a file, a list of files, or a glob"
         if self.follow and "-" in self.paths():
             yield "follow", "standard input can't be followed; it is read as it comes"
-        if self.follow and self.compression in ("gzip", "zstd"):
+        if self.follow and any(is_compressed(self.compression, path) for path in self.paths()):
             yield "follow", "a compressed file can't be followed; read it when it is complete"
         try:
             encoding_of(self.encoding)
