@@ -19,6 +19,7 @@ from stages.processors.records import compiled_for_both, describe
 __all__ = ("Dedupe",)
 
 _LONGEST_KEY = 64
+_MARK_EVERY = 1024
 
 
 class Dedupe(Processor):
@@ -84,8 +85,9 @@ class Dedupe(Processor):
 class _Seen:
     """The keys that passed, in saved state.
 
-    Under ``k<key>``: its time and its place in the queue; under ``q<place>``: the key; under ``c``: the first place and
-    the one behind the last. A key that passes again takes a new place; the old one then finds another place in the key.
+    Each pass takes the next place in a queue. Under ``k<key>`` are time and place of the key's last pass, under
+    ``p<place>`` the key, and under ``m`` now and then a place, from which the first free one is found after a restart.
+    One counter for all would be changed by every record, and the state keeps each change until its record is settled.
     """
 
     def __init__(self, context: StageContext, state: KeyedState, max_keys: int, within: float | None) -> None:
@@ -93,6 +95,8 @@ class _Seen:
         self._state = state
         self._max_keys = max_keys
         self._within = within
+        self._mark_every = min(_MARK_EVERY, max_keys)  # a place further back may be forgotten by then
+        self._next = 0
         self._warned = False
         self._number: tuple[str, int] = ("", -1)
         # The state shows what smaller numbers left; children of one number must see each other's changes as well.
@@ -113,35 +117,46 @@ class _Seen:
 
     def _decide(self, name: str, time: float) -> bool:
         held = self._get(f"k{name}")
-        if held is None:
-            self._remember(name, time)
-            return True
-        if self._within is None or abs(time - held[0]) <= self._within:
-            return False
-        self._remember(name, max(time, held[0]))
+        if held is not None:
+            if self._within is None or abs(time - held[0]) <= self._within:
+                return False
+            time = max(time, held[0])
+        place = self._take_place()
+        self._put(f"k{name}", [time, place])
+        self._put(f"p{place}", name)
+        if place % self._mark_every == 0:
+            self._put("m", place)
+        self._forget(place - self._max_keys)
         return True
 
-    def _remember(self, name: str, time: float) -> None:
-        first, behind = self._get("c") or (0, 0)
-        self._put(f"q{behind}", name)
-        self._put(f"k{name}", [time, behind])
-        behind += 1
-        while behind - first > self._max_keys:
-            self._forget(first)
-            first += 1
-        self._put("c", [first, behind])
+    def _take_place(self) -> int:
+        """Return the first place behind those taken, also by records settled before a crash that don't come again."""
+        # From the mark on no place is forgotten yet, so the first empty one is free.
+        place = max(self._next, self._get("m") or 0)
+        while self._get(f"p{place}") is not None:
+            place += 1
+        if self._next == 0:
+            # The bound may have been larger in the run before.
+            old = place - self._max_keys - 1
+            while self._forget(old):
+                old -= 1
+        self._next = place + 1
+        return place
 
-    def _forget(self, place: int) -> None:
-        name = self._get(f"q{place}")
-        self._put(f"q{place}", None)
+    def _forget(self, place: int) -> bool:
+        name = self._get(f"p{place}") if place >= 0 else None
+        if name is None:
+            return False
+        self._put(f"p{place}", None)
         held = self._get(f"k{name}")
-        if held is not None and held[1] == place:
+        if held is not None and held[1] == place:  # else it passed again since
             self._put(f"k{name}", None)
             if not self._warned:
                 self._warned = True
                 self._context.warn(
                     f"more than {self._max_keys} keys: the oldest are forgotten, and pass when they come again"
                 )
+        return True
 
     def _get(self, name: str) -> Any:
         if name in self._changes:

@@ -52,9 +52,8 @@ class Explode(Processor, kw_only=True):
 
 def _elements(field: str) -> Callable[[Any], list[Any]]:
     def explode(record: Any) -> list[Any]:
-        if isinstance(record, dict):
-            fields = cast(dict[str, Any], record)
-            return [{**fields, field: element} for element in _list_in(fields.get(field), field)]
+        if record.__class__ is dict:
+            return [{**record, field: element} for element in _list_in(record.get(field), field)]
         if isinstance(record, msgspec.Struct):
             elements = _list_in(getattr(record, field, None), field)
             return [msgspec.structs.replace(record, **{field: element}) for element in elements]
@@ -64,11 +63,11 @@ def _elements(field: str) -> Callable[[Any], list[Any]]:
 
 
 def _list_in(value: Any, field: str) -> Iterable[Any]:
+    if value.__class__ is list or isinstance(value, (list, tuple)):
+        return value  # pyright: ignore[reportUnknownVariableType]
     if value is None:
         return ()
-    if not isinstance(value, (list, tuple)):
-        raise RecordError(f"field '{field}' is a {describe(value)}, not a list")
-    return cast(list[Any], value)
+    raise RecordError(f"field '{field}' is a {describe(value)}, not a list")
 
 
 def _each_of(function: Callable[[Any], Any]) -> Each:

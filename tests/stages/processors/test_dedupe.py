@@ -146,6 +146,28 @@ async def test_the_oldest_keys_are_forgotten_beyond_the_bound_and_that_is_said_o
     assert "more than 2 keys" in warnings[0]
 
 
+async def test_a_bound_that_is_lowered_between_runs_forgets_what_is_beyond_it() -> None:
+    state = Versions()
+    await passed(Dedupe(max_keys=10), "abcdefgh", state)
+
+    assert await passed(Dedupe(max_keys=2), "hgx", state, first=8) == ["x"]
+    assert state.held() == 2
+
+
+async def test_a_bound_that_is_raised_between_runs_remembers_more() -> None:
+    state = Versions()
+    await passed(Dedupe(max_keys=2), "abcd", state)
+
+    assert await passed(Dedupe(max_keys=4), "efcdbef", state, first=4) == ["e", "f", "b"]
+
+
+async def test_no_key_of_the_state_is_changed_by_every_record() -> None:
+    state = Versions()
+    await passed(Dedupe(max_keys=5000), range(3000), state)
+
+    assert max(map(len, state.kept.values())) == 3
+
+
 async def test_a_key_that_passed_again_is_as_young_as_its_last_pass() -> None:
     spec = Dedupe("id", within=1.0, time="t", max_keys=3)
     records = [{"id": key, "t": time} for time, key in [(0, "a"), (0, "b"), (5, "a"), (5, "c"), (5, "a"), (5, "b")]]
@@ -173,12 +195,32 @@ def test_any_crash_and_resume_decides_as_the_unbroken_run(
     assert state.held() <= bound
 
 
+@settings(max_examples=60)
+@given(some.lists(some.tuples(some.integers(0, 6), some.booleans()), max_size=30), some.integers(1, 5))
+def test_records_settled_beyond_the_frontier_count_though_they_do_not_come_again(
+    keys: list[tuple[int, bool]], bound: int
+) -> None:
+    state = Versions()
+    unbroken = _decide(Dedupe(max_keys=bound), [key for key, _ in keys], state, 0)
+    for versions in state.kept.values():
+        for number in [number for number in versions if not keys[number][1]]:
+            del versions[number]
+    again = [(number, key) for number, (key, settled) in enumerate(keys) if not settled]
+
+    assert _decide_all(Dedupe(max_keys=bound), again, state) == [unbroken[number] for number, _ in again]
+    assert state.held() <= bound
+
+
 def _decide(spec: Dedupe, keys: list[int], state: Versions, first: int) -> list[bool]:
+    return _decide_all(spec, list(enumerate(keys, first)), state)
+
+
+def _decide_all(spec: Dedupe, keys: list[tuple[int, int]], state: Versions) -> list[bool]:
     coroutine = spec.open(context(state=state))
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        return [stop.value.function(key, Origin("s", number, "")) for number, key in enumerate(keys, first)]
+        return [stop.value.function(key, Origin("s", number, "")) for number, key in keys]
     raise AssertionError("open waited")
 
 
