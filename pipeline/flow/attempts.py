@@ -3,7 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -106,6 +106,5 @@ class Attempts:
 
 def _bounds(backoff: Any) -> tuple[float, float]:
     if isinstance(backoff, tuple):
-        low, high = backoff
-        return float(low), float(high)
+        return cast(tuple[float, float], backoff)
     return float(backoff), float(backoff)

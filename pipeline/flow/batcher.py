@@ -37,6 +37,8 @@ class _Open:
     count: int = 0
     size: int = 0
     oldest: float = 0.0
+    queued: bool = False
+    """Whether it had to wait for a permit after it was ready."""
     full: str = ""
     """Why it takes no more: "size", "bytes" or "key"; empty while it does."""
 
@@ -123,7 +125,7 @@ class BatcherActor:
 
     @property
     def _ended(self) -> bool:
-        return self._hand is None and self._inbox.closed and not len(self._inbox)
+        return self._hand is None and self._inbox.ended
 
     # --- gathering ---
 
@@ -268,7 +270,11 @@ class BatcherActor:
         """
         ready = [(batch, batch.full) for batch in self._full]
         ready += [(batch, reason) for batch in self._open.values() if (reason := self._reason(batch))]
-        if not ready or self._in_flight >= self.permits():
+        if self._in_flight >= self.permits():
+            for batch, _ in ready:
+                batch.queued = True
+            return None
+        if not ready:
             return None
         return min(ready, key=lambda pair: self._deadline(pair[0])) if len(ready) > 1 else ready[0]
 
@@ -299,7 +305,8 @@ class BatcherActor:
         """Return how many batches may be in flight: as many as keep the slowest stage behind busy."""
         if self.law.permits is not None:
             return self.law.permits
-        longest = max(self._paths, key=lambda path: sum(leg.seconds for leg in path), default=[])
+        nothing: list[Leg] = []
+        longest = max(self._paths, key=lambda path: sum(leg.seconds for leg in path), default=nothing)
         return permits_for((leg.seconds, leg.concurrency) for leg in longest)
 
     async def _send(self, gathered: _Open, reason: str) -> None:
@@ -337,7 +344,7 @@ class BatcherActor:
             if ticket.smooth:
                 service = self._run.clock.now() - now
                 full = gathered.full in ("size", "bytes")
-                self._observe(Observation(size, service, now - gathered.oldest, full, permits))
+                self._observe(Observation(size, service, now - gathered.oldest, full, gathered.queued, permits))
 
         batch.ticket = Ticket(done)
         self._metrics.records_out += size
@@ -391,7 +398,8 @@ class BatcherActor:
         if deadline is not None and self._in_flight < self.permits() and deadline != float("inf"):
             self._timer = self._run.clock.call_at(deadline, self._inbox.poke)
         try:
-            await self._inbox.changed(data=not self._full)
+            # A closed inbox has no news, and a full batch wants none: then only a permit or the time matters.
+            await self._inbox.changed(data=not self._full and not self._inbox.ended)
         finally:
             self._stop_timer()
         self._metrics.waiting_in_seconds += self._run.clock.now() - started

@@ -46,6 +46,11 @@ class Channel:
         return self._open_senders <= 0
 
     @property
+    def ended(self) -> bool:
+        """Whether all senders have closed and nothing is left."""
+        return self.closed and not self._queue
+
+    @property
     def fill(self) -> float:
         """How full the channel is, from 0 to 1, by the bound that is nearest."""
         by_count = self.records / self.max_records if self.max_records else len(self._queue) / self.max_batches

@@ -15,7 +15,8 @@ __all__ = ("Branch", "Outlet")
 @dataclass(slots=True)
 class Branch:
     """One stage behind an actor. ``when`` picks the records that enter it (None: all); ``otherwise`` takes what no
-    sibling took; ``child`` names the branch in the origins where branches meet again."""
+    sibling took; ``child`` names the branch in the origins where branches meet again.
+    """
 
     stage: str
     channel: Channel

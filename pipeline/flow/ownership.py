@@ -12,7 +12,7 @@ def copy_records(records: list[Any]) -> list[Any]:
     """Return shallow copies, one a record; records that can't change are themselves."""
     types = set(map(type, records))
     if types == {dict}:
-        return list(map(dict.copy, records))
+        return [record.copy() for record in records]
     if types <= _UNCHANGEABLE:
         return list(records)
     return list(map(copy_record, records))

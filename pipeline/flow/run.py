@@ -1,9 +1,9 @@
-"""What the actors of one run share: books, clock, counters, what is pending for the next cut, and the flags of a stop."""
+"""What the actors of one run share: books, clock, counters, what is pending for the next cut, flags of a stop."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.batch import Batch, Origin
@@ -223,10 +223,10 @@ class Run:
         letters = [letter for letter in self.letters if self.ledger.settled(letter.source, letter.number)]
         changes = [change for change in self.changes if self.ledger.settled(change.source, change.number)]
         if letters:
-            self.letters = [letter for letter in self.letters if not self.ledger.settled(letter.source, letter.number)]
+            self.letters[:] = [each for each in self.letters if not self.ledger.settled(each.source, each.number)]
             self._letter_bytes = 0
         if changes:
-            self.changes = [change for change in self.changes if not self.ledger.settled(change.source, change.number)]
+            self.changes[:] = [each for each in self.changes if not self.ledger.settled(each.source, each.number)]
         return letters, changes
 
 

@@ -27,15 +27,14 @@ _ONCE = Retries(attempts=1)
 class SinkActor:
     """Runs one sink. Batches of an ordered sink are written one at a time, in order."""
 
-    def __init__(
-        self, run: Run, name: str, sink: Sink, context: SinkContext, inbox: Channel, point: SinkPoint | None
-    ) -> None:
+    def __init__(self, run: Run, name: str, sink: Sink, context: SinkContext, point: SinkPoint | None) -> None:
         self.name = name
+        self.inbox = Channel(run.clock)
+        """Where its batches come from; set before it runs."""
         self.writer: Writer | None = None
         self._run = run
         self._sink = sink
         self._context = context
-        self._inbox = inbox
         self._metrics = run.metrics[name]
         self._attempts = Attempts(run, name, sink)
         # What the sink holds of records that will come again: from the cut, or from its own database.
@@ -135,7 +134,7 @@ class SinkActor:
 
     async def _receive(self) -> Batch | None:
         started = self._run.clock.now()
-        batch = await self._inbox.receive()
+        batch = await self.inbox.receive()
         self._metrics.waiting_in_seconds += self._run.clock.now() - started
         return batch
 
@@ -164,7 +163,7 @@ class SinkActor:
         try:
             stopped = await self._put(part, rest, failed, None) if part.records else None
         except Abandoned:
-            self._inbox.abandon()
+            self.inbox.abandon()
             return False
         if stopped is not None:
             place = next(index for index, origin in enumerate(batch.origins()) if origin == stopped[1])
@@ -175,7 +174,7 @@ class SinkActor:
         self._run.ledger.settle(batch)
         if stopped is not None:
             self._run.stop(stopped[0])
-            self._inbox.abandon()
+            self.inbox.abandon()
         return stopped is None
 
     async def _put(

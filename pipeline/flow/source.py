@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from pipeline.batch import Batch, Failed
+from pipeline.batch import Batch, Failed, SourceSpan
 from pipeline.errors import ConfigError, PipelineError, StageError
 from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
@@ -228,7 +228,7 @@ class SourceActor:
     def _drop_known(self, batch: Batch) -> None:
         """Let go of what the last checkpoint says is settled."""
         keep = [number not in self._known for number in batch.numbers]
-        remaining = []
+        remaining: list[SourceSpan] = []
         for source, low, high in batch.spans:
             number = low
             while number < high:

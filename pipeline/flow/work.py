@@ -297,7 +297,8 @@ class WholeStep(Step):
             raise StageError(
                 f"stage '{self.name}': the batch function returned {type(returned).__name__}, not a list of results"
             )
-        return list(returned)
+        results: list[Any] = list(returned)  # pyright: ignore[reportUnknownArgumentType]
+        return results
 
     async def _aggregate(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         async def attempt(number: int) -> list[Any]:

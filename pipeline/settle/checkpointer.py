@@ -125,10 +125,10 @@ class Checkpointer:
                     await sink.committed(frontiers)
                 for source in self._sources:
                     await source.forget(points[source.name])
-            self.saved += 1
-            self.last_saved = self._clock.now()
-            self.last_seconds = self.last_saved - started
-            return cut
+                self.saved += 1
+                self.last_saved = self._clock.now()
+                self.last_seconds = self.last_saved - started
+        return cut
 
     async def _sync(self) -> None:
         if len(self._sinks) == 1:

@@ -1,5 +1,6 @@
 """State of stages in memory: a value a key, as of any record that may come again."""
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ class KeyedChanges:
         self._ledger = ledger
         self._pending = pending
         self._values: dict[Any, list[Change]] = {}
+        # Keys taken out, until the frontier has passed that and nobody can ask for them any more.
+        self._removed: deque[tuple[Any, Change]] = deque()
         for change in saved:
             self._values.setdefault(_token(change.key), []).append(change)
 
@@ -48,6 +51,15 @@ class KeyedChanges:
             values.sort(key=_number)
             self._prune(values)
         self._pending.append(change)
+        if value is None:
+            self._removed.append((token, change))
+        self._forget_removed()
+
+    def _forget_removed(self) -> None:
+        while self._removed and self._passed(self._removed[0][1]):
+            token, change = self._removed.popleft()
+            if self._values.get(token) == [change]:
+                del self._values[token]
 
     def _prune(self, values: list[Change]) -> None:
         while len(values) > 1 and self._passed(values[1]):

@@ -84,6 +84,11 @@ class Ledger:
         marks = self._marks.setdefault(origin.source, {})
         marks[origin.number] = max(end, marks.get(origin.number, End.FILTERED))
 
+    def wake(self) -> None:
+        """Let whoever waits for something to settle look again."""
+        if self._on_settled is not None:
+            self._on_settled()
+
     def settle(self, batch: Batch, end: End = End.WRITTEN) -> None:
         """Settle the spans of a batch: its records ended like this, the other numbers were filtered on the way."""
         if batch.spans:
@@ -95,8 +100,7 @@ class Ledger:
             self._count(batch, done, end)
             if self._riders:
                 self._settle_riders(done)
-        if self._on_settled is not None:
-            self._on_settled()
+        self.wake()
 
     def settle_spans(self, spans: list[SourceSpan]) -> None:
         """Settle numbers none of whose records are left: they were filtered, or as marked."""

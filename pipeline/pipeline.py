@@ -1,0 +1,284 @@
+"""What users hold: a pipeline, composed of stages, that can be checked and run."""
+
+import re
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.chain import Chain
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError
+from pipeline.flow.supervisor import Options, Supervisor, failure_of
+from pipeline.plan.document import Mark
+from pipeline.plan.keys import CheckpointConfig, Delivery, PipelineConfig
+from pipeline.plan.load import Loaded, load
+from pipeline.plan.naming import default_names
+from pipeline.plan.registry import Registry
+from pipeline.plan.topology import NOWHERE, PlannedStage, Topology, build_topology
+from pipeline.stage import OnFailure, Source, Stage
+from pipeline.watch.events import Events, Subscriber
+from pipeline.watch.report import Report
+
+__all__ = ("Pipeline",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A stage and the places of those it reads from."""
+
+    spec: Stage
+    inputs: tuple[int, ...]
+    name: str | None = None
+    kind: str = ""
+    mark: Mark = NOWHERE
+    hidden: frozenset[str] = frozenset()
+
+
+class Pipeline:
+    """A recipe for records on their way from sources to sinks.
+
+    Composed with ``|``, which returns a new pipeline: of stages, of any iterable or async iterable as the first
+    source, of a list of branches (a fan-out), of aiostream operators. The keys are those of a config; durations are
+    seconds and sizes bytes, or texts with units. It can be run any number of times, one run at a time where it has a
+    state file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        delivery: Delivery | None = None,
+        on_failure: OnFailure = "stop",
+        checkpoint: Mapping[str, Any] | CheckpointConfig | Literal["none"] | None = None,
+        drain: float | str = 10.0,
+        max_record: int | str = 2**20,
+        memory: int | str = 256 * 2**20,
+    ) -> None:
+        if isinstance(checkpoint, Mapping):
+            try:
+                checkpoint = CheckpointConfig(**checkpoint)
+            except TypeError as error:
+                raise ConfigError(f"checkpoint: {error}") from None
+        self._config = PipelineConfig(
+            name=name,
+            delivery=delivery,
+            on_failure=on_failure,
+            checkpoint=checkpoint,
+            drain=drain,
+            max_record=max_record,
+            memory=memory,
+        )
+        self._placed: tuple[_Placed, ...] = ()
+        self._ends: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self._config.name
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | Path,
+        *,
+        overrides: Sequence[str] = (),
+        allow_code: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> "Pipeline":
+        """Return the pipeline of a config file.
+
+        ``overrides`` are texts like ``stages.archive.with.table=late``; ``allow_code`` are prefixes of modules that
+        functions may come from, besides those in the file's directory.
+
+        :raises ConfigError: with everything that is wrong with it, by line and column.
+        """
+        more: dict[str, Any] = {} if environ is None else {"environ": environ}
+        return cls.from_loaded(load(path, overrides=overrides, allow_code=allow_code, **more))
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded) -> "Pipeline":
+        """Return the pipeline of a config that was loaded."""
+        stages = list(loaded.topology.stages.values())
+        places = {stage.name: index for index, stage in enumerate(stages)}
+        pipeline = cls(loaded.config.name)
+        pipeline._config = loaded.config
+        pipeline._placed = tuple(
+            _Placed(
+                stage.spec,
+                tuple(places[name] for name in stage.inputs),
+                stage.name,
+                stage.kind,
+                stage.mark,
+                stage.hidden,
+            )
+            for stage in stages
+        )
+        return pipeline
+
+    @staticmethod
+    def merge(*pipelines: "Pipeline") -> "Pipeline":
+        """Return a pipeline whose next stage reads from the ends of all these; name and keys are the first one's."""
+        if not pipelines:
+            raise ConfigError("Pipeline.merge() needs at least one pipeline")
+        merged = pipelines[0]._copy()
+        for other in pipelines[1:]:
+            offset = len(merged._placed)
+            merged._placed += tuple(
+                _Placed(each.spec, tuple(place + offset for place in each.inputs), each.name, each.kind, each.mark)
+                for each in other._placed
+            )
+            merged._ends += tuple(place + offset for place in other._ends)
+        return merged
+
+    def __or__(self, other: Any) -> "Pipeline":
+        pipeline = self._copy()
+        for link in other.links if isinstance(other, Chain) else (other,):
+            pipeline._append(link)
+        return pipeline
+
+    def topology(self) -> Topology:
+        """Return the checked plan.
+
+        :raises ConfigError: with everything that is wrong with it.
+        """
+        called = [
+            (each.spec.role, each.kind or kind_of(each.spec), each.name or each.spec.name) for each in self._placed
+        ]
+        names = default_names(called)
+        stages = [
+            PlannedStage(
+                name,
+                each.spec.role,
+                called[index][1],
+                each.spec,
+                inputs=tuple(names[place] for place in each.inputs),
+                mark=each.mark,
+                hidden=each.hidden,
+            )
+            for index, (name, each) in enumerate(zip(names, self._placed, strict=True))
+        ]
+        return build_topology(self.name, self._config, stages)
+
+    def supervisor(
+        self,
+        *,
+        fresh: bool = False,
+        accept_changes: bool = False,
+        repeat: bool = False,
+        dry_run: bool = False,
+        limit: int | None = None,
+        clock: Clock | None = None,
+        subscribers: Iterable[Subscriber] = (),
+    ) -> Supervisor:
+        """Return what makes one run, for whoever wants to watch and drain it; the arguments are those of `run`."""
+        options = Options(fresh, accept_changes, repeat, dry_run, limit)
+        return Supervisor(self.topology(), options, clock=clock, events=Events(tuple(subscribers)))
+
+    async def run(
+        self,
+        *,
+        fresh: bool = False,
+        accept_changes: bool = False,
+        repeat: bool = False,
+        dry_run: bool = False,
+        limit: int | None = None,
+        subscribers: Iterable[Subscriber] = (),
+    ) -> Report:
+        """Run to the end of the sources and return the report. Goes on where the state file says the last run ended.
+
+        ``fresh`` begins a new lineage; ``accept_changes`` goes on although sources or sinks changed; ``repeat``
+        accepts that records which are in a sink already are written again; ``dry_run`` opens everything, reads and
+        writes nothing; ``limit`` is how many records each source reads at most. ``subscribers`` are called with each
+        log event. Works inside any running event loop; cancelling it stops at once, and the next run goes on from the
+        last checkpoint.
+
+        :raises ConfigError: when the composition is wrong.
+        :raises PipelineError: when the run ends badly; its ``report`` and ``exit_code`` say how.
+        """
+        supervisor = self.supervisor(
+            fresh=fresh,
+            accept_changes=accept_changes,
+            repeat=repeat,
+            dry_run=dry_run,
+            limit=limit,
+            subscribers=subscribers,
+        )
+        report = await supervisor.run()
+        failure = failure_of(report)
+        if failure is not None:
+            raise failure
+        return report
+
+    def __repr__(self) -> str:
+        stages = " | ".join(each.name or kind_of(each.spec) for each in self._placed)
+        return f"<Pipeline {self.name}: {stages}>"
+
+    def _copy(self) -> "Pipeline":
+        copy = Pipeline(self.name)
+        copy._config, copy._placed, copy._ends = self._config, self._placed, self._ends
+        return copy
+
+    def _append(self, link: Any) -> None:
+        if isinstance(link, list | tuple) and self._placed and not isinstance(link, Stage):
+            self._fan_out(link)  # pyright: ignore[reportUnknownArgumentType]
+            return
+        spec = self._stage_of(link)
+        if isinstance(spec, Source):
+            if self._placed:
+                raise ConfigError("a source can only come first; Pipeline.merge(p, q) reads from several")
+            inputs: tuple[int, ...] = ()
+        else:
+            inputs = self._ends
+            if not inputs:
+                what = "a source must come first" if not self._placed else "there is nothing to read from behind a sink"
+                raise ConfigError(f"{spec.role} {kind_of(spec)}: {what}")
+        self._placed += (_Placed(spec, inputs),)
+        self._ends = () if spec.role == "sink" else (len(self._placed) - 1,)
+
+    def _fan_out(self, branches: Sequence[Any]) -> None:
+        before, ends = self._ends, []
+        for branch in branches:
+            self._ends = before
+            for link in branch.links if isinstance(branch, Chain) else (branch,):
+                self._append(link)
+            ends.extend(self._ends)
+        self._ends = tuple(ends)
+
+    def _stage_of(self, link: Any) -> Stage:
+        if isinstance(link, Stage):
+            return link
+        if isinstance(link, type) and issubclass(link, Stage):
+            raise ConfigError(f"{link.__name__} is a class; write {link.__name__}(...)")
+        adapted = _adapted(link)
+        if adapted is not None:
+            return adapted
+        if (
+            isinstance(link, Iterable | AsyncIterable)
+            and not isinstance(link, str | bytes | Mapping)
+            and not self._placed
+        ):
+            return Registry().stage("source", "iterable")(link)  # type: ignore[call-arg]
+        raise ConfigError(
+            f"{type(link).__name__} is no stage; a pipeline is made of stages, an iterable as its first source, lists "
+            "of branches, and aiostream operators (a function goes into processors.Call)"
+        )
+
+
+def kind_of(spec: Stage) -> str:
+    """Return the kind of a stage: its name in YAML."""
+    cls = type(spec)
+    if cls.__module__.startswith("stages."):
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _adapted(link: Any) -> Stage | None:
+    """Ask the installed adapters for a stage that does what an object of another library does."""
+    for point in entry_points(group="pipeline.adapters"):
+        adapt: Callable[[Any], Stage | None] = point.load()
+        stage = adapt(link)
+        if stage is not None:
+            return stage
+    return None
