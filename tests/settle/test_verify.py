@@ -155,10 +155,11 @@ async def test_after_a_kill_the_wal_counts(unclean: Path, tmp_path: Path) -> Non
         assert state.cut == _LAST
 
 
-async def test_a_damaged_file_with_a_wal_is_left_as_it_was(unclean: Path, tmp_path: Path) -> None:
+async def test_a_refused_file_with_a_wal_is_left_as_it_was(unclean: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     for name in ("x.db", "x.db-wal"):
         shutil.copy(unclean.with_name(name), tmp_path)
+    await _refused(path, "not of 'y'", pipeline="y")
     os.truncate(path, 100)
     await _refused(path, "corrupt")
     await _refused(path, "corrupt", fresh=True)
