@@ -31,7 +31,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.control.affine import AffineModel
-from pipeline.control.drift import Drift
+from pipeline.control.drift import Drift, Widening
 from pipeline.control.law import Change, Observation
 from pipeline.control.ring import Ring, quantile
 
@@ -87,6 +87,7 @@ class AdaptiveLaw:
         self._setting: list[float | str] = [target_latency, latency_of, percentile, margin]
         self._model = AffineModel()
         self._drift = Drift()
+        self._widening = Widening()
         self._service_ratios = Ring(_RING)
         self._record_ratios = Ring(_RING)
         self._headroom = self._record_headroom = 1.0
@@ -109,11 +110,8 @@ class AdaptiveLaw:
         return max(0.0, min(left, self._linger))
 
     def expects(self, remaining: float) -> bool:
-        """Say whether the mean gap between arrivals is no longer than `remaining` seconds.
-
-        Yes as long as no gap was seen.
-        """
-        return self._gap is None or self._gap <= remaining
+        """Say whether two arrivals, at their mean gap, fit into `remaining` seconds; yes as long as no gap was seen."""
+        return self._gap is None or 2.0 * self._gap <= remaining
 
     def arrived(self, count: int, now: float) -> None:
         """Follow the mean gap between arrivals. Records of one instant are one arrival.
@@ -208,6 +206,7 @@ class AdaptiveLaw:
         if alarm:
             self._model.forget(abs(alarm))
         else:
+            self._follow_noise(ratio)
             self._service_ratios.push(ratio)
             if self._of_record and seen.full:
                 self._record_ratios.push(ratio * _stretch(seen, service))
@@ -215,6 +214,15 @@ class AdaptiveLaw:
         if alarm:
             return "slower" if alarm > 0 else "faster"
         return "first" if first else None
+
+    def _follow_noise(self, ratio: float) -> None:
+        """Forget the ratios from before the noise grew."""
+        ratios = self._service_ratios
+        if len(ratios) < _ENOUGH:
+            return
+        if self._widening.push(ratio > ratios.quantile(0.95), ratio < ratios.quantile(0.05)):
+            for ring in (ratios, self._record_ratios):
+                ring.keep(_RECENT)
 
     def _deviation(self) -> float:
         """Return the standard deviation of the ratios, from their middle so that outliers do not count."""

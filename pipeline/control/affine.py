@@ -14,6 +14,7 @@ __all__ = ("AffineModel",)
 
 _WINDOW = 32
 _TRIM = 0.1  # share of the samples dropped at each end, by their ratio to the prediction
+_FEW = 8
 _FIRST_FIXED = 0.99  # one batch cannot tell the costs apart: taken as nearly all fixed, so that a larger one is tried
 _SLOPE_FLOOR = 0.02  # share of the time that is due to records, at least: a size must always cost something
 _USUAL_NOISE = 0.05  # what a residual is taken to be while there are few to say
@@ -71,7 +72,7 @@ class AffineModel:
         kept = self._trimmed()
         line = _line(kept) if len(kept) > 2 else None
         if line is None:
-            self._scale(sum(ratio for ratio, _, _ in kept) / len(kept))
+            self._scale(_centre([ratio for ratio, _, _ in kept]))
         else:
             self.fixed, self.per_record = line
 
@@ -89,6 +90,11 @@ class AffineModel:
         rows.sort()
         tail = int(_TRIM * len(rows))
         return rows[tail : len(rows) - tail]
+
+
+def _centre(ratios: Sequence[float]) -> float:
+    """Return the mean of ratios without their tails, or their median where there were too few to have tails."""
+    return sum(ratios) / len(ratios) if len(ratios) > _FEW else median(ratios)
 
 
 def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | None:

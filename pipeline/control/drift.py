@@ -1,9 +1,11 @@
-"""Notices that a ratio which should hover around 1 has moved: two one-sided cumulative sums (Page's CUSUM)."""
+"""Notices that a ratio which should hover around 1 has moved, or spreads wider: cumulative sums (Page's CUSUM)."""
 
-__all__ = ("Drift",)
+__all__ = ("Drift", "Widening")
 
 _CLIP = 2.5  # one outlier, however large, adds no more than this
 _ALLOWANCE = 0.75  # deviations smaller than this, in standard deviations, are noise
+_USUAL_MISSES = 0.15  # three times the share expected beyond each end of the range
+_MISSES = 1.6
 
 
 class Drift:
@@ -35,3 +37,22 @@ class Drift:
         """Start both sums anew."""
         self._sums = [0.0, 0.0]
         self._counts = [0, 0]
+
+
+class Widening:
+    """Counts values beyond either end of their usual range of nine in ten, and raises an alarm when both are frequent.
+
+    Both, because a change of the level, or outliers, only cross one.
+    """
+
+    def __init__(self) -> None:
+        self._above = self._below = 0.0
+
+    def push(self, above: bool, below: bool) -> bool:
+        """Add a value that was above the range, below it, or neither; return whether the range is no longer theirs."""
+        self._above = max(0.0, self._above + above - _USUAL_MISSES)
+        self._below = max(0.0, self._below + below - _USUAL_MISSES)
+        if min(self._above, self._below) <= _MISSES:
+            return False
+        self._above = self._below = 0.0
+        return True

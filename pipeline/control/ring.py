@@ -39,6 +39,10 @@ class Ring:
         for value in values:
             self.push(value)
 
+    def keep(self, count: int) -> None:
+        """Forget all but the last `count` values."""
+        self.load(list(self._values)[-count:])
+
     def clear(self) -> None:
         """Forget all values."""
         self._values.clear()
