@@ -1,6 +1,7 @@
 """Which files a sink may write to that its state does not know: the modes create, append and overwrite."""
 
 import os
+from collections.abc import Collection
 from secrets import token_hex
 from typing import Literal
 
@@ -54,9 +55,9 @@ class Admission:
             self._allow(path, path in self._others)
         return found is not None
 
-    def check_parts(self, path: str) -> None:
-        """Do the same for the parts of a path."""
-        parts = parts_of(path)
+    def check_parts(self, path: str, removed: Collection[str] = ()) -> None:
+        """Do the same for the parts of a path, but for some that are about to be removed."""
+        parts = [part for part in parts_of(path) if part not in removed]
         if parts and self._mode != "overwrite":
             self._allow(parts[-1], any(part in self._others for part in parts))
 

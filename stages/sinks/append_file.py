@@ -48,7 +48,7 @@ class AppendFile:
     as it was. Nothing here waits: regular files take their bytes at memory speed.
     """
 
-    __slots__ = ("_fd", "_frames", "_pending", "_pending_size", "inode", "length", "path", "tail")
+    __slots__ = ("_fd", "_frames", "_pending", "_pending_size", "_point", "inode", "length", "path", "tail")
 
     def __init__(self, point: FilePoint, tail: bytes = b"", frames: Frames | None = None) -> None:
         self.path = point.path
@@ -57,6 +57,7 @@ class AppendFile:
         self.tail = tail
         self._frames = frames
         self._fd: int | None = None
+        self._point: FilePoint | None = None
         self._pending: list[bytes] = []
         self._pending_size = 0
 
@@ -114,7 +115,9 @@ class AppendFile:
 
     def point(self) -> FilePoint:
         """Return how far it counts; what waits for its frame is not in it."""
-        return FilePoint(self.path, self.inode, self.length, digest(self.tail))
+        if self._point is None or self._point.length != self.length:
+            self._point = FilePoint(self.path, self.inode, self.length, digest(self.tail))
+        return self._point
 
     def mark(self) -> Mark:
         """Return what `back` needs to undo what is added from here on."""
@@ -149,7 +152,7 @@ class AppendFile:
         """
         if self.length != mark.length or self._fd is not None:
             os.ftruncate(self._descriptor(), mark.length)
-        self.length, self.tail = mark.length, mark.tail
+        self.length, self.tail, self._point = mark.length, mark.tail, None
         del mark.pending[mark.gathered :]
         self._pending, self._pending_size = mark.pending, mark.size
 

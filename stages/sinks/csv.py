@@ -69,7 +69,8 @@ class CsvFormat(Format):
         if not self._columns:
             self._set_columns(_first_columns(records))
         try:
-            text = self._write(self._rows, self._cells(records))
+            cells = self._cells(records)
+            text = self._unquoted(cells) or self._write(self._rows, cells)
             if "\r" not in text:
                 return text.encode()
         except (RecordError, TypeError, ValueError, OverflowError, RecursionError):
@@ -116,6 +117,7 @@ class CsvFormat(Format):
     def _set_columns(self, columns: Iterable[str]) -> None:
         self._columns = tuple(columns)
         self._names = frozenset(self._columns)
+        self._row_format = self._delimiter.replace("%", "%%").join(["%s"] * len(self._columns)) + "\n"
 
     def _cells(self, records: Sequence[Any]) -> list[list[Any]]:
         columns = self._columns
@@ -124,6 +126,15 @@ class CsvFormat(Format):
             if len(rows) == len(records) and _PLAIN.issuperset(map(type, chain.from_iterable(rows))):
                 return rows
         return [self._cells_of(record) for record in records]
+
+    def _unquoted(self, rows: Sequence[list[Any]]) -> str:
+        """Return the rows as text if none of them needs a quote, which is quicker to find out afterwards."""
+        gaps = len(self._columns) - 1
+        if not gaps:
+            return ""
+        text = "".join([self._row_format % tuple(["" if cell is None else cell for cell in row]) for row in rows])
+        as_many = text.count(self._delimiter) == gaps * len(rows) and text.count("\n") == len(rows)
+        return text if as_many and '"' not in text else ""
 
     def _cells_of(self, record: Any) -> list[Any]:
         fields = _fields(record)

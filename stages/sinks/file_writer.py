@@ -65,9 +65,13 @@ class FileWriter(PositionWriter):
         try:
             await anyio.to_thread.run_sync(self._resume)
             if not (self._template.fields or self._roll or self._context.dry):
-                await self._targets.admit([self._template.fixed])
+                await self._targets.admit([self._template.fixed], self._cuts)
         except OSError as error:
             raise self._refused(error) from error
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError):
+                raise self._refused(error.__cause__) from error
+            raise
 
     async def write(self, batch: Batch) -> None:
         """Append all records of a batch, or none of them."""
@@ -75,7 +79,7 @@ class FileWriter(PositionWriter):
         memory = self._format.memory()
         try:
             groups = self._encode(batch.records)
-            await self._targets.admit([path for path, _ in groups])
+            await self._targets.admit([path for path, _ in groups], self._cuts)
             self._append(groups)
         except BaseException:
             self._format.recall(memory)
@@ -157,7 +161,7 @@ class FileWriter(PositionWriter):
         if self._roll is None and path not in found.targets:
             self._admission.check(path)
         elif self._roll is not None and path not in found.sequences:
-            self._admission.check_parts(path)
+            self._admission.check_parts(path, found.removed)
 
     def _refused(self, error: OSError) -> Exception:
         path = error.filename or self._template.path
@@ -188,16 +192,16 @@ class FileWriter(PositionWriter):
 
     def _by_path(self, records: Sequence[Any], errors: dict[int, Exception]) -> dict[str, list[int]]:
         groups: dict[str, list[int]] = {}
-        for index, record in enumerate(records):
+        for indexes in self._template.group(records).values():
             try:
-                path = self._template.render(record)
+                path = self._template.render(records[indexes[0]])
                 if path not in groups:
                     self._check_confined(path)
-                    groups[path] = []
-                groups[path].append(index)
+                groups.setdefault(path, []).extend(indexes)
             except RecordError as error:
-                errors[index] = error
-        return groups
+                errors.update(dict.fromkeys(indexes, error))
+        # Different values may make the same path, and its records stay in order.
+        return {path: sorted(indexes) for path, indexes in groups.items()}
 
     def _check_confined(self, path: str) -> None:
         if self._targets.knows(path):
@@ -215,7 +219,7 @@ class FileWriter(PositionWriter):
         path = ""
         try:
             for path, data in groups:
-                _, file = self._targets.touch(path, self._cuts)
+                file = self._targets.touch(path)
                 self._open.use(file)
                 marks.append((file, file.mark()))
                 file.add(data if file.size else self._format.preamble() + data)
@@ -242,7 +246,7 @@ class FileWriter(PositionWriter):
                 self._syncs.file(file)
         except OSError as error:
             self._cut_back([(file, mark)])
-            raise fault(error, file.path) from error
+            raise self._broken(error, file.path, "write to") from error
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ def decode_position(position: Any, stage: str) -> FilesPosition:
 
 def announced(named: Iterable[NamedFile], lineage: str) -> list[Announced]:
     """Return what a lineage has announced, in the order of the announcements."""
-    found = [msgspec.convert(file.identity, Announced) for file in named if file.lineage == lineage]
+    found = [one for file in named if file.lineage == lineage and (one := _decode(file)) is not None]
     return sorted(found, key=lambda one: one.turn)
 
 
@@ -113,6 +113,13 @@ def announced_by_others(named: Iterable[NamedFile], lineage: str) -> set[str]:
     found: set[str] = set()
     for file in named:
         if file.lineage != lineage:
-            identity = msgspec.convert(file.identity, Announced)
-            found.add(identity.final or file.path)
+            one = _decode(file)
+            found.add(one.final or file.path if one else file.path)
     return found
+
+
+def _decode(file: NamedFile) -> Announced | None:
+    try:
+        return msgspec.convert(file.identity, Announced)
+    except msgspec.ValidationError:
+        return None  # a sink of another kind had this name before

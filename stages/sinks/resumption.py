@@ -24,8 +24,8 @@ class Resumption:
     `verify` looks and changes nothing; `apply` cuts back, finishes parts and takes away what does not count. After
     that, ``targets``, ``closing`` (parts to finish with the next cut, whose files are ``recovered``), ``sequences``
     (next part of each path), ``older`` (files that the position left to their announcements), ``named`` (the last
-    announcement of each file) and ``turn`` are where the sink goes on, and ``folders`` are the ones in which names have
-    changed.
+    announcement of each file) and ``turn`` are where the sink goes on, ``folders`` are the ones in which names change,
+    and ``removed`` the files that are taken away.
     """
 
     def __init__(self, context: SinkContext, position: FilesPosition, format: Format, frames: Frames | None) -> None:
@@ -44,6 +44,7 @@ class Resumption:
         self.older: dict[str, FilePoint] = {}
         self.named = {one.key: one for one in self._announced if not one.final}
         self.folders: set[str] = set()
+        self.removed: set[str] = set()
         self.turn = max([position.turn, *(one.turn for one in self._announced)])
 
     def verify(self, folder: str = "", deep: bool = False, rolled: bool = False) -> None:
@@ -176,6 +177,7 @@ class Resumption:
         self._context.warn(f"{point.path}: cut back {size - length} bytes {what}")
 
     def _remove(self, path: str) -> None:
+        self.removed.add(path)
         self._act(lambda: os.unlink(path), path)
         self._actions.append(lambda: self._context.warn(f"{path}: removed, begun after the last checkpoint"))
 

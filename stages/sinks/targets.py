@@ -67,25 +67,29 @@ class Targets:
         """Return what the position holds of them."""
         return [target.point() for target in self._known.values()]
 
-    def touch(self, path: str, cuts: int) -> tuple[Target, AppendFile]:
-        """Return a target that is about to be written to, which `admit` has made ready."""
+    def touch(self, path: str) -> AppendFile:
+        """Return the file of a target that is about to be written to, which `admit` has made ready."""
         target = self._known.pop(path)
         self._known[path] = target
-        target.touched = cuts
         if target.file is None:
             raise LookupError(f"{path} was not admitted")
-        return target, target.file
+        return target.file
 
     def knows(self, path: str) -> bool:
         """Tell whether a target has been checked before."""
         return path in self._known
 
-    async def admit(self, paths: Sequence[str]) -> None:
+    async def admit(self, paths: Sequence[str], cuts: int) -> None:
         """Make the files that are missing, and name them in the state before their first byte.
+
+        ``cuts`` is how many cuts were taken so far: one that is being saved meanwhile must not forget these targets.
 
         :raises StateError: when a file is there that is not ours to write to.
         :raises StorageError, Unavailable: when one can't be made.
         """
+        for path in paths:
+            if path in self._known:
+                self._known[path].touched = cuts
         missing = [path for path in paths if path not in self._known or self._known[path].file is None]
         if not missing:
             return
@@ -103,6 +107,7 @@ class Targets:
                 raise fault(error, error.filename or missing[len(made)], "make") from error
             raise
         for target in made:
+            target.touched = cuts
             self._known[target.key] = target
             self._sequences[target.key] = target.sequence
             self._older.pop(target.key, None)

@@ -1,8 +1,10 @@
 """File names with fields in them, like ``out/{country}/{day}.jsonl``, kept inside the folder that the config names."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -13,7 +15,7 @@ from pipeline.errors import RecordError
 __all__ = ("Template",)
 
 _LONGEST = 200
-_CACHED = 10_000
+_NAMING = frozenset({str, int})
 
 
 class Template:
@@ -28,7 +30,7 @@ class Template:
         self.fields = tuple(name for _, name in self._pieces if name is not None)
         self.folder = _fixed_folder(path, self._pieces[0][0]) if self.fields else os.path.dirname(path)
         self._real_folder = ""
-        self._seen: dict[Any, str] = {}
+        self._values: Callable[[Any], Any] | None = itemgetter(*self.fields) if self.fields else None
 
     @property
     def fixed(self) -> str:
@@ -40,16 +42,28 @@ class Template:
 
         :raises RecordError: when a field is missing, or would make a path that is unsafe; names the field.
         """
-        values = tuple([_field(record, name) for name in self.fields])
-        if any(type(value) is not str for value in values):
-            return self._render(values)
-        path = self._seen.get(values)
-        if path is None:
-            path = self._render(values)
-            if len(self._seen) >= _CACHED:
-                self._seen.clear()
-            self._seen[values] = path
-        return path
+        return self._render(tuple([_field(record, name) for name in self.fields]))
+
+    def group(self, records: Sequence[Any]) -> dict[Any, list[int]]:
+        """Return the indexes of records by what is the same where, and only where, the path is: each is rendered once.
+
+        Groups are in the order of their first records, and so are the records of a group.
+        """
+        groups: dict[Any, list[int]] = {}
+        for index, values in enumerate(self._values_of(records)):
+            groups.setdefault(values, []).append(index)
+        return groups
+
+    def _values_of(self, records: Sequence[Any]) -> Iterable[Any]:
+        try:
+            values = list(map(self._values, records)) if self._values and set(map(type, records)) == {dict} else None
+        except KeyError:
+            values = None
+        if values is None:
+            return range(len(records))
+        flat = values if len(self.fields) == 1 else chain.from_iterable(values)
+        # Equal texts and integers make equal names; of other types equal ones may not, as True, 1 and 1.0 do not.
+        return values if _NAMING.issuperset(map(type, flat)) else range(len(records))
 
     def confined(self, path: str) -> bool:
         """Tell whether a rendered path lies under the fixed folder once all links are followed."""

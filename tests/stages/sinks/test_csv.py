@@ -96,6 +96,17 @@ def test_any_text_reads_back_as_it_was(texts: list[list[str]], delimiter: str) -
     assert list(csv.reader(StringIO(text, newline=""), delimiter=delimiter)) == texts
 
 
+CELLS = st.none() | st.integers() | st.floats() | st.text('ab,;-1. %s\n"', max_size=6)
+
+
+@given(st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=5), st.sampled_from(",;-1.%"))
+def test_the_quick_way_writes_the_very_same_bytes_as_the_csv_module(table: list[list[Any]], delimiter: str) -> None:
+    expected = StringIO()
+    csv.writer(expected, delimiter=delimiter, lineterminator="\n").writerows(table)
+
+    assert rows(*[dict(zip("abc", row, strict=True)) for row in table], delimiter=delimiter) == expected.getvalue()
+
+
 @given(st.lists(st.text('",\n\ra', max_size=6), min_size=1, max_size=6), st.integers(0, 200), st.integers(1, 9))
 def test_the_end_of_the_last_whole_row_is_found_wherever_a_row_is_torn(texts: list[str], at: int, size: int) -> None:
     format = CsvFormat(["a"], ",", True, False)

@@ -378,6 +378,34 @@ async def test_records_go_to_the_files_of_their_fields_in_order(tmp_path: Path) 
     assert len(list((tmp_path / "out").rglob("*.jsonl"))) == 4
 
 
+async def test_values_that_only_look_the_same_share_a_file_in_order_and_equal_ones_that_do_not_are_apart(
+    tmp_path: Path,
+) -> None:
+    saved = Saved()
+    writer = await saved.open(Jsonl(path=str(tmp_path / "out" / "{id}.jsonl")))
+    await writer.write(batch(*({"id": value} for value in ("1", 1, "1", True, 2, 1.0))))
+    await saved.end(writer)
+
+    assert contents(tmp_path / "out") == {
+        "1.jsonl": '{"id":"1"}\n{"id":1}\n{"id":"1"}\n',
+        "true.jsonl": '{"id":true}\n',
+        "2.jsonl": '{"id":2}\n',
+        "1.0.jsonl": '{"id":1.0}\n',
+    }
+
+
+async def test_values_of_several_fields_are_kept_apart(tmp_path: Path) -> None:
+    saved = Saved()
+    writer = await saved.open(Jsonl(path=str(tmp_path / "out" / "{a}" / "{b}.jsonl")))
+    await writer.write(batch({"a": "x", "b": 1}, {"a": "y", "b": 1}, {"a": "x", "b": "1"}))
+    await saved.end(writer)
+
+    assert contents(tmp_path / "out") == {
+        "x/1.jsonl": '{"a":"x","b":1}\n{"a":"x","b":"1"}\n',
+        "y/1.jsonl": '{"a":"y","b":1}\n',
+    }
+
+
 @pytest.mark.parametrize(
     "bad", ["..", "../x", "a/b", "a\\b", "", ".", ".hidden", "a\0b", "a\nb", "x" * 201, None, [1], "\u202e"]
 )
@@ -470,6 +498,25 @@ async def test_a_rewind_takes_back_what_was_announced_again_or_says_that_it_can_
     assert lengths == [3, 3, 3, 2, 2, 2, "too old", "too old", 1, 0]
 
 
+async def test_a_checkpoint_that_is_saved_while_new_files_are_named_forgets_none_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Targets.__init__, "__defaults__", (0,))
+    saved = Saved()
+
+    async def announce(files: Any) -> None:
+        await saved.announce(files)
+        await writer.committed()
+
+    writer = await saved.open(Jsonl(path=str(tmp_path / "out" / "{id}.jsonl")), announce=announce)
+    await writer.write(batch(*records(0, 1)))
+    await saved.save(await saved.freeze(writer))
+    await writer.write(batch(*records(0, 2)))
+    await saved.end(writer)
+
+    assert contents(tmp_path) == {"out/0.jsonl": text(0, 1) * 2, "out/1.jsonl": text(1, 2)}
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -483,6 +530,17 @@ async def test_only_a_regular_file_is_written_to(out: Path, kind: str, say: str)
         os.mkfifo(out)
 
     with pytest.raises(ConfigError, match=say):
+        await Saved().open(Jsonl(path=str(out)))
+
+
+async def test_a_file_that_may_not_be_made_is_a_mistake_in_the_config(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: str, *arguments: Any, **keys: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(ConfigError, match=r"can't open .*out\.jsonl: Permission denied"):
         await Saved().open(Jsonl(path=str(out)))
 
 
