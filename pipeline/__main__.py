@@ -1,0 +1,43 @@
+"""The command: ``pipeline``, and ``python -m pipeline``."""
+
+import os
+import sys
+import threading
+
+from pipeline.cli.signals import Signals, Stopped
+
+__all__ = ("main",)
+
+
+def main() -> int:
+    """Run the command with the arguments of the process and return its exit code."""
+    signals = Signals()
+    signals.install()
+    try:
+        # All that is slow comes after this line, so that a signal finds its handler.
+        from pipeline.cli.main import invoke
+
+        code = invoke(sys.argv[1:], signals)
+    except Stopped as stopped:
+        code = stopped.code
+    signals.ignore()
+    code = _flushed(code)
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(code)  # a function that blocks in a thread must not keep us
+    return code
+
+
+def _flushed(code: int) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Python would flush again at its end, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and code == 0:
+                code = 141
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

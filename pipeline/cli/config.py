@@ -1,0 +1,61 @@
+"""The config that a command is about, and the options that belong to it."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.plan.load import Loaded
+
+__all__ = ("ConfigFile", "config_options")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A config as it was named on the command line."""
+
+    path: str
+    settings: Sequence[str] = ()
+    allow_code: Sequence[str] = ()
+
+    def load(self) -> "Loaded":
+        """Read and check it.
+
+        :raises ConfigError: with everything that is wrong with it.
+        """
+        from pipeline.plan.load import load
+
+        return load(self.path, overrides=self.settings, allow_code=self.allow_code)
+
+    def command(self, *words: str) -> str:
+        """Return what to type for another command about the same config."""
+        given = [word for setting in self.settings for word in ("--set", setting)]
+        given += [word for prefix in self.allow_code for word in ("--allow-code", prefix)]
+        return shlex.join(["pipeline", *words, self.path, *given])
+
+
+def config_options(function: F) -> F:
+    """Add the options that say how a config is read."""
+    for option in (
+        click.option(
+            "--allow-code",
+            "allow_code",
+            multiple=True,
+            metavar="PREFIX",
+            help="Allow functions of modules with this prefix; those beside the config are allowed.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="PATH=VALUE",
+            help="Override a value, like stages.archive.with.table=late; can be repeated.",
+        ),
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,93 @@
+"""The group of all commands: each is in a module of its own that is imported when it is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from pipeline import __version__
+from pipeline.cli.say import err
+from pipeline.cli.signals import Signals
+from pipeline.errors import ConfigError, PipelineError
+
+__all__ = ("Session", "cli", "invoke")
+
+_COMMANDS = ("run", "check", "init", "stages", "schema", "graph", "state", "dlq")
+
+
+@dataclass
+class Session:
+    """What all commands share."""
+
+    signals: Signals = field(default_factory=Signals)
+    debug: bool = False
+
+
+class _Commands(click.Group):
+    """Imports the module of a command when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"pipeline.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = get_close_matches(args[0], _COMMANDS, 1)
+        if near and args[0] not in _COMMANDS:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="pipeline", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error of the program itself.")
+@click.pass_obj
+def cli(session: Session, debug: bool) -> None:
+    """Stream records through stages: bounded, in batches, and back after a crash.
+
+    \b
+    pipeline init                       a small pipeline with its data, ready to run
+    pipeline check CONFIG               all that is wrong with a config, then its plan
+    pipeline run CONFIG                 run it; again, to go on where it stopped
+    """  # noqa: D301 - click's own mark for lines that stay as they are
+    session.debug = debug
+
+
+def invoke(arguments: Sequence[str], signals: Signals | None = None) -> int:
+    """Run the command with these arguments and return its exit code. Signals that stop it raise `Stopped`."""
+    session = Session(signals or Signals())
+    try:
+        result = cli.main(list(arguments), prog_name="pipeline", standalone_mode=False, obj=session)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except PipelineError as error:
+        return complain(error)
+    except Exception as error:
+        # Whatever is no PipelineError is ours to mend: said in one line, shown on request.
+        if session.debug:
+            raise
+        text = " ".join(str(error).split())
+        err(f"error: {type(error).__name__}: {text}; this is a bug (pipeline --debug … shows where)")
+        return 1
+
+
+def complain(error: PipelineError) -> int:
+    """Say what went wrong and return the exit code for it."""
+    from pipeline.watch.log import escape
+
+    prefix = "" if isinstance(error, ConfigError) else "error: "
+    for line in str(error).split("\n"):
+        err(prefix + escape(line))
+    return int(error.exit_code)

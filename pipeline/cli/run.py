@@ -1,0 +1,54 @@
+"""``pipeline run``."""
+
+import click
+
+from pipeline.cli.config import ConfigFile, config_options
+from pipeline.cli.main import Session
+
+__all__ = ("command",)
+
+
+@click.command("run")
+@click.argument("config")
+@click.option("--dry-run", is_flag=True, help="Open every source and sink, read and write nothing.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N records of each source.")
+@config_options
+@click.option("--fresh", is_flag=True, help="Begin anew: a new lineage. Dead letters and history are kept.")
+@click.option("--repeat", is_flag=True, help="Accept that what is in a sink already is written again.")
+@click.option("--accept-changes", is_flag=True, help="Go on although sources or sinks are not those of the last run.")
+@click.option("--log", type=click.Choice(["json", "text"]), help="Log events, one a line, in place of the progress.")
+@click.option("--fail-on-dlq", is_flag=True, help="Exit with 3 when this run had dead letters.")
+@click.pass_obj
+def command(
+    session: Session,
+    config: str,
+    dry_run: bool,
+    limit: int | None,
+    settings: tuple[str, ...],
+    allow_code: tuple[str, ...],
+    fresh: bool,
+    repeat: bool,
+    accept_changes: bool,
+    log: str | None,
+    fail_on_dlq: bool,
+) -> int:
+    """Run a pipeline to its end; again, to go on where it stopped.
+
+    The first SIGINT (Ctrl-C) or SIGTERM lets it finish what is under way, the second stops it at once; either way
+    nothing is lost, and the next run goes on from the last checkpoint. Everything is said on standard error.
+
+    \b
+    Exits with
+      0    done, or an endless source was drained     6    storage fault: disk full, input/output error
+      1    failed after retries                       7    the deadline of the drain passed
+      2    wrong usage or config                      130  a finite run stopped early by SIGINT
+      3    dead letters, under --fail-on-dlq          143  the same by SIGTERM
+      4    the state is in use by another process     141  standard output was closed
+      5    state missing, corrupt or incompatible
+    """  # noqa: D301 - click's own mark for lines that stay as they are
+    from pipeline.cli.running import Request, execute
+
+    request = Request(
+        ConfigFile(config, settings, allow_code), dry_run, limit, fresh, repeat, accept_changes, log, fail_on_dlq
+    )
+    return execute(request, session.signals)

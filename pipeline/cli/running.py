@@ -1,0 +1,199 @@
+"""One run under the command: watched, stopped by signals, and ended with an exit code."""
+
+import asyncio
+import gc
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from pipeline.cli.config import ConfigFile
+from pipeline.cli.ending import ending_fields, ending_lines
+from pipeline.cli.progress import Meter
+from pipeline.cli.signals import Signals, Stopped
+from pipeline.cli.views import Lines, Logged, Screen, View
+from pipeline.errors import Exit, PipelineError
+from pipeline.flow.supervisor import Supervisor
+from pipeline.pipeline import Pipeline
+from pipeline.plan.load import Loaded
+from pipeline.units import format_duration
+from pipeline.watch.report import Report
+
+__all__ = ("Request", "execute", "exit_code")
+
+_YOUNG = 50_000
+"""Objects that are made before the collector looks again: records come and go by reference counts alone, and looking
+at them at each 700 costs a tenth of the run."""
+_GRACE = 5.0
+"""Seconds after the second signal when a function that blocks is waited for no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for on the command line."""
+
+    config: ConfigFile
+    dry_run: bool = False
+    limit: int | None = None
+    fresh: bool = False
+    repeat: bool = False
+    accept_changes: bool = False
+    log: str | None = None
+    fail_on_dlq: bool = False
+
+
+def execute(request: Request, signals: Signals) -> int:
+    """Load a config and run it to its end; return the exit code.
+
+    :raises ConfigError: when the config is wrong.
+    :raises Stopped: when a signal comes before the run has begun.
+    """
+    loaded = request.config.load()
+    view = _view(request, loaded)
+    try:
+        with _collecting_less():
+            return asyncio.run(_run(request, loaded, view, signals))
+    except PipelineError as error:
+        view.fail(error)
+        return int(error.exit_code)
+    finally:
+        view.close()
+
+
+def exit_code(report: Report, signals: Signals, *, fail_on_dlq: bool, output_closed: bool) -> int:
+    """Return what the command exits with. Where several apply: 6, 7, 143 (or 130), 3."""
+    code = int(report.exit_code)
+    if code == Exit.TERMINATED:
+        return signals.exit_code or code
+    if code == Exit.FAILED and output_closed:
+        return Exit.CLOSED_OUTPUT
+    if code == Exit.DONE and fail_on_dlq and report.account.dead_lettered:
+        return Exit.DEAD_LETTERS
+    return code
+
+
+async def _run(request: Request, loaded: Loaded, view: View, signals: Signals) -> int:
+    return await _Running(request, loaded, view, signals).run()
+
+
+class _Running:
+    """Ties a supervisor to its view and to the signals."""
+
+    def __init__(self, request: Request, loaded: Loaded, view: View, signals: Signals) -> None:
+        self._request = request
+        self._topology = loaded.topology
+        self._view = view
+        self._signals = signals
+        self._meter = Meter(request.limit)
+        self._scope = anyio.CancelScope()
+        self._ticking: asyncio.TimerHandle | None = None
+        self._supervisor: Supervisor = Pipeline.from_loaded(loaded).supervisor(
+            fresh=request.fresh,
+            accept_changes=request.accept_changes,
+            repeat=request.repeat,
+            dry_run=request.dry_run,
+            limit=request.limit,
+            subscribers=[self._event],
+        )
+
+    async def run(self) -> int:
+        """Run, say how it ended, and return the exit code."""
+        loop = asyncio.get_running_loop()
+
+        def received(number: int, count: int) -> None:
+            if count > 2:
+                os._exit(128 + number)
+            loop.call_soon_threadsafe(self._stop, count)
+
+        with self._signals.listening(received):
+            self._ticking = loop.call_later(self._view.every, self._tick)
+            try:
+                with self._scope:
+                    return self._finish(await self._supervisor.run())
+            finally:
+                self._ticking.cancel()
+        raise Stopped(self._signals.exit_code)
+
+    def _event(self, name: str, fields: Mapping[str, Any]) -> None:
+        self._view.event(name, fields)
+        if name == "started":
+            stages = [f"{stage.role} {stage.kind}: {stage.name}" for stage in self._topology.stages.values()]
+            workers = {name: getattr(stage.spec, "concurrency", 1) for name, stage in self._topology.stages.items()}
+            state = self._topology.checkpoint_path
+            self._view.event("configured", {"stages": stages, "workers": workers, "state": state})
+
+    def _tick(self) -> None:
+        status = self._supervisor.status()
+        self._view.progress(status, self._meter.look(status))
+        self._ticking = asyncio.get_running_loop().call_later(self._view.every, self._tick)
+
+    def _stop(self, count: int) -> None:
+        name = signal.Signals(self._signals.received[0]).name
+        if count == 1:
+            drain: Any = self._topology.config.drain
+            self._view.say(
+                f"{name}: finishing what is under way, within {format_duration(drain)}; once more stops at once"
+            )
+            self._supervisor.drain()
+            return
+        self._view.say("stopping at once")
+        if self._supervisor.status().state == "starting" or self._topology.checkpoint_path is None:
+            self._scope.cancel()
+        self._supervisor.abort()
+        forced = threading.Timer(_GRACE, os._exit, (self._signals.exit_code,))
+        forced.daemon = True
+        forced.start()
+
+    def _finish(self, report: Report) -> int:
+        if self._request.dry_run:
+            count = len(self._topology.stages)
+            self._view.say(f"{report.pipeline}: dry run: {count} stages opened, nothing read and nothing written")
+            return int(report.exit_code)
+        closed = any(sink.kind == "stdout" for sink in self._topology.sinks) and _output_closed()
+        code = exit_code(report, self._signals, fail_on_dlq=self._request.fail_on_dlq, output_closed=closed)
+        if code != Exit.CLOSED_OUTPUT:
+            lines = list(ending_lines(report, self._topology, self._request.config, code))
+            self._view.finish(lines, ending_fields(report, code))
+        return code
+
+
+def _view(request: Request, loaded: Loaded) -> View:
+    mask = loaded.secrets.mask
+    if request.log is not None:
+        return Logged(mask, request.log)
+    shared = sys.stdout.isatty() and any(sink.kind == "stdout" for sink in loaded.topology.sinks)
+    if not sys.stderr.isatty() or shared:
+        return Lines(mask)
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return Lines(mask) if console.is_dumb_terminal else Screen(mask, console)
+
+
+@contextmanager
+def _collecting_less() -> Generator[None, None, None]:
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def _output_closed() -> bool:
+    """Tell whether whoever read our standard output, if it is a pipe, has gone."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(flags & select.POLLERR for _, flags in poll.poll(0))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,56 @@
+"""SIGINT and SIGTERM from the first moment of the command on: an orderly end, never a traceback."""
+
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ("Signals", "Stopped")
+
+_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """Raised where the command is to end at once with a code, and nothing more is to be said."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Signals:
+    """Counts the signals that ask the command to stop. Until somebody listens, one raises `Stopped`."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._listener: Callable[[int, int], None] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the number of the first signal; 0 when none came."""
+        return 128 + self.received[0] if self.received else 0
+
+    def install(self) -> None:
+        """Catch the signals, also where a shell started us in the background with SIGINT ignored."""
+        for number in _CAUGHT:
+            signal.signal(number, self._receive)
+
+    def ignore(self) -> None:
+        """Let no signal disturb the last moments."""
+        for number in _CAUGHT:
+            signal.signal(number, signal.SIG_IGN)
+
+    @contextmanager
+    def listening(self, listener: Callable[[int, int], None]) -> Generator[None, None, None]:
+        """Call a listener with each signal and its count, between any two steps of the main thread."""
+        self._listener = listener
+        try:
+            yield
+        finally:
+            self._listener = None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        if self._listener is None:
+            raise Stopped(self.exit_code)
+        self._listener(number, len(self.received))
