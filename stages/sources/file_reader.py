@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from anyio import CancelScope
 from anyio.to_thread import run_sync
 
 from pipeline.errors import ConfigError, PipelineError, StageError
@@ -53,6 +54,8 @@ class FileReader(Reader):
         self._opened: Opened | None = None
         self._cutter: Cutter | None = None
         self._least = 0
+        self._fresh = True
+        self._begun = False
         self._truncations = 0
         self._damage: StageError | None = None
 
@@ -75,7 +78,7 @@ class FileReader(Reader):
 
     async def close(self) -> None:
         """Close the file at hand."""
-        opened, self._opened, self._cutter = self._opened, None, None
+        opened, self._opened, self._cutter, self._begun = self._opened, None, None, False
         if opened is not None:
             await opened.input.close()
 
@@ -84,11 +87,11 @@ class FileReader(Reader):
     async def _next_chunk(self) -> Chunk | None:
         with self._naming():
             while True:
-                if (self._opened is None or self._cutter is None) and not await self._next_file():
+                if not self._begun and not await self._next_file():
                     return None
                 opened, cutter = self._opened, self._cutter
-                if opened is None or cutter is None:  # the file began anew while its header was read
-                    continue
+                if opened is None or cutter is None:
+                    return None  # it was closed meanwhile
                 cut = cutter.cut(self._least)
                 if cut is not None:
                     if (chunk := self._chunk(opened, cutter, cut)) is not None:
@@ -156,28 +159,38 @@ class FileReader(Reader):
 
     async def _leave(self, opened: Opened) -> None:
         """Go on behind a file that was read to its end: with its path again when it was rotated, else with the next."""
-        read = opened.input.raw_offset()
-        await self.close()
+        # First of all: whoever is cancelled while the file is closed must not find it at hand again.
         if not (opened.stays and self._list.is_last()):
-            self._list.advance(read)
+            self._list.advance(opened.input.raw_offset())
+        await self.close()
 
     # --- files --------------------------------------------------------------------------------------------------------
 
     async def _next_file(self) -> bool:
-        """Open the file at hand and read what it begins with; False when there are no more files."""
-        while self._opened is None:
-            path = await run_sync(self._list.at_hand)
-            if path is None and not self._follow:
+        """Open the file at hand and read what it begins with; False when there are no more files.
+
+        Goes on where it was when it is cancelled and called again.
+        """
+        while not self._begun:
+            if self._opened is None and not await self._open_next():
                 return False
-            saved = self._list.saved
-            opened = None if path is None else await self._open(path, saved)
-            if opened is None:
-                await self._context.clock.sleep(POLL)
-                await run_sync(self._list.find_newer)
-                continue
+            if self._opened is not None and self._cutter is not None:
+                await self._begin(self._opened, self._cutter)
+        return True
+
+    async def _open_next(self) -> bool:
+        with CancelScope(shield=True):  # no longer than the threads take; else a file would stay open behind us
+            path = await run_sync(self._list.at_hand)
+            if path is not None:
+                self._opened = await self._open(path, self._list.saved)
+        if self._opened is not None:
+            self._begin_with(self._opened, self._list.saved)
             self._list.saved = None
-            self._opened = opened
-            await self._begin(opened, saved)
+        elif not self._follow:
+            return False
+        else:
+            await self._context.clock.sleep(POLL)
+            await run_sync(self._list.find_newer)
         return True
 
     async def _open(self, path: str, saved: Mapping[str, Any] | None) -> Opened | None:
@@ -189,23 +202,25 @@ class FileReader(Reader):
             return await open_followed(path, saved, self._context.clock, self._context.warn, self._list.find_newer)
         return await open_whole(path, "none", saved)
 
-    async def _begin(self, opened: Opened, saved: Mapping[str, Any] | None) -> None:
-        """Make ready to cut: a byte order mark and a header are read; a line end that came late is passed over."""
+    def _begin_with(self, opened: Opened, saved: Mapping[str, Any] | None) -> None:
         self._least = 0
-        mark = opened.mark
-        cutter = Cutter(mark, self._context.max_record, live=opened.live, records=self._records)
-        self._cutter = cutter
-        if mark.offset == 0:
+        self._fresh = opened.mark.offset == 0
+        self._cutter = Cutter(opened.mark, self._context.max_record, live=opened.live, records=self._records)
+        if saved is not None and not self._fresh:
+            self._format.restore(saved["format"])
+
+    async def _begin(self, opened: Opened, cutter: Cutter) -> None:
+        """Make ready to cut: a byte order mark and a header are read; a line end that came late is passed over."""
+        if self._fresh:
             await self._pass_over(opened, cutter, _MARKS)
             await self._read_header(opened, cutter)
-            return
-        self._format.restore(saved["format"] if saved is not None else None)
-        if not mark.tail.endswith(b"\n"):
+        elif not cutter.mark.tail.endswith(b"\n"):
             await self._pass_over(opened, cutter, _LINE_ENDS)
+        self._begun = self._opened is opened
 
     async def _pass_over(self, opened: Opened, cutter: Cutter, prefixes: Sequence[bytes]) -> None:
         for prefix in prefixes:
-            while (starts := cutter.starts(prefix)) is None and self._cutter is cutter:
+            while (starts := cutter.starts(prefix)) is None and self._opened is opened:
                 await self._fill(opened, cutter)
             if starts:
                 cutter.move(len(prefix), 0)
@@ -213,7 +228,7 @@ class FileReader(Reader):
 
     async def _read_header(self, opened: Opened, cutter: Cutter) -> None:
         least = 0
-        while self._cutter is cutter and self._format.heads:
+        while self._opened is opened and self._format.heads:
             cut = cutter.cut(least)
             if isinstance(cut, LongLine):
                 raise ConfigError(f"{opened.path!r}: its first line has {cut.size:,} bytes, more than max_record")

@@ -40,13 +40,17 @@ class Followed:
         self._newer = newer
         self._tail = mark.tail
         self._leaving = False
+        self._found: bytes | Turn | None = None
         self.inode = inode_of(os.fstat(stream.fileno()))
         self.size = 0
 
     async def read(self, size: int) -> bytes | Turn:
         """Wait for bytes that follow, or for a turn. May be cancelled while it waits, and nothing is lost."""
-        while (found := await run_sync(self._look, size)) is None:
-            await self._clock.sleep(POLL)
+        while self._found is None:
+            await run_sync(self._look, size)
+            if self._found is None:
+                await self._clock.sleep(POLL)
+        found, self._found = self._found, None
         return found
 
     def raw_offset(self) -> int:
@@ -61,7 +65,11 @@ class Followed:
         """Return what a cursor holds to find the file again when it was renamed."""
         return {"inode": list(self.inode), "size": max(self.size, self._stream.raw_offset())}
 
-    def _look(self, size: int) -> bytes | Turn | None:
+    def _look(self, size: int) -> None:
+        # Kept here, because a read that is cancelled meanwhile never sees what it returns.
+        self._found = self._next(size)
+
+    def _next(self, size: int) -> bytes | Turn | None:
         before = self._stream.raw_offset()
         block = self._stream.read(size)
         # After the read: a truncation just before it is seen as well, and what was read then is dropped.

@@ -35,10 +35,14 @@ class Pooled(Input):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._block: bytes | None = None
 
     async def read(self, size: int) -> bytes:
         """Read in a thread."""
-        return await run_sync(self._stream.read, size)
+        if self._block is None:
+            await run_sync(self._fetch, size)
+        block, self._block = self._block, None
+        return block or b""
 
     def raw_offset(self) -> int:
         """Return how many bytes of the file were read."""
@@ -47,6 +51,10 @@ class Pooled(Input):
     async def close(self) -> None:
         """Close the stream."""
         await run_sync(self._stream.close)
+
+    def _fetch(self, size: int) -> None:
+        # Kept here, because a read that is cancelled meanwhile never sees what it returns.
+        self._block = self._stream.read(size)
 
 
 class Piped(Input):

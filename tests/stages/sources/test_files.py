@@ -1,6 +1,8 @@
 """Which files are read, in which order, and what is said of those that can't be."""
 
+import gzip
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -8,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from pipeline.errors import ConfigError, StageError, StateError
 from pipeline.stage import Progress
 from stages.sources.csv import Csv
+from stages.sources.file_reader import FileReader
 from stages.sources.jsonl import Jsonl
 from stages.sources.lines import Lines
 from tests.stages.sources.reading import (
@@ -183,6 +187,36 @@ async def test_a_read_that_was_cancelled_loses_nothing_of_a_pipe(tmp_path: Path)
             {"line": "one"},
             {"line": "two"},
         ]
+    await reader.close()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+async def test_a_reader_that_is_cancelled_anywhere_goes_on_without_loss_or_repetition(
+    tmp_path: Path, suffix: str
+) -> None:
+    for name in "abc":
+        text = b"n,x\n" + b"".join(b'%s%d,"y\nz"\n' % (name.encode(), n) for n in range(40))
+        write(tmp_path, f"{name}.csv{suffix}", gzip.compress(text) if suffix else text)
+    context = context_of()
+    source = Csv(path=str(tmp_path / f"*{suffix}"))
+    reader = FileReader(source.paths(), source.format(context), context, "auto", block=50, records=5)
+    await reader.open()
+    seen: list[str] = []
+
+    async def collect() -> None:
+        async for chunk in reader.read():
+            seen.extend(record["n"] for record in chunk.records)
+
+    chance = random.Random(1)
+    ended = False
+    while not ended:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect)
+            for _ in range(chance.randrange(1, 60)):
+                await anyio.lowlevel.checkpoint()
+            ended = seen[-1:] == ["c39"]
+            tasks.cancel_scope.cancel()
+    assert seen == [f"{name}{n}" for name in "abc" for n in range(40)]
     await reader.close()
 
 
