@@ -17,8 +17,10 @@ __all__ = ("SqliteConnection", "quoted", "translated")
 
 T = TypeVar("T")
 
-_BUSY_SECONDS = 0.1
-_BUSY_TRIES = 50  # 5 s in all, in short waits so that a cancelled write need not wait for somebody else's lock
+_BUSY_SECONDS = 5.0
+# A transaction waits as long, but in short turns: who is cancelled need not wait for somebody else's lock.
+_BUSY_TURN = 0.1
+_BUSY_TURNS = 50
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _CLOSED_TO_US = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
@@ -39,6 +41,7 @@ class SqliteConnection:
         self._who = who
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
+        self._in_turns = False
 
     async def open(self, path: str, mode: str) -> None:
         """Open the file; ``mode`` is ``ro`` (read only), ``rw`` (it has to exist) or ``rwc`` (made if missing).
@@ -66,9 +69,11 @@ class SqliteConnection:
     async def close(self) -> None:
         """Close the connection and end its thread; a second call does nothing."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await self._run(lambda abandoned: connection.close())
-        self._thread.shutdown(wait=False)
+        try:
+            if connection is not None:
+                await self._run(lambda abandoned: connection.close())
+        finally:
+            self._thread.shutdown(wait=False)
 
     @property
     def _opened(self) -> sqlite3.Connection:
@@ -110,6 +115,9 @@ class SqliteConnection:
 
     def _transact(self, work: Callable[[sqlite3.Connection], T], abandoned: threading.Event) -> T:
         connection = self._opened
+        if not self._in_turns:
+            connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TURN * 1000)}")
+            self._in_turns = True
         _begin(connection, abandoned)
         try:
             result = work(connection)
@@ -149,7 +157,7 @@ def translated(error: sqlite3.Error, who: str, *, opening: bool = False) -> Exce
 
 
 def _begin(connection: sqlite3.Connection, abandoned: threading.Event) -> None:
-    for left in reversed(range(_BUSY_TRIES)):
+    for left in reversed(range(_BUSY_TURNS)):
         try:
             connection.execute("BEGIN IMMEDIATE")
             return

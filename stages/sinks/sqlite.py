@@ -181,6 +181,7 @@ class SqliteWriter(TransactionWriter):
             self._table.empty(connection)
             if self._ledger is not None:
                 self._ledger.forget_others(connection)
+        self._table.prepare(connection)
 
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
         if self._ledger is not None:

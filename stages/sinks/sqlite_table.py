@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import ne
 from typing import Any
 
-from pipeline.errors import ConfigError, RecordError, RecordErrors, StageError
+from pipeline.errors import ConfigError, RecordError, RecordErrors
 from stages.sinks.sqlite_columns import (
     ANY,
     PLAIN,
@@ -87,6 +87,14 @@ class Table:
         """Delete every row."""
         if self._load(connection):
             connection.execute(f"DELETE FROM {quoted(self._name)}")
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the unique index that the key needs, where there is a table already.
+
+        :raises ConfigError: when rows of the table have the same key.
+        """
+        if self._key and set(self._key) <= self._load(connection).keys():
+            self._ensure_key(connection, self._load(connection))
 
     def forget(self) -> None:
         """Take note that a transaction was rolled back: what it made of the table is gone."""
@@ -235,7 +243,7 @@ class Table:
                 connection.execute(f"CREATE UNIQUE INDEX {index} ON {quoted(self._name)} ({names})")
             except sqlite3.IntegrityError as error:
                 text = f"table {self._name!r} has rows with the same {_list(self._key_names)}: {error}"
-                raise StageError(f"{self._who}: {text}; take out the doubles, or choose another key") from error
+                raise ConfigError(f"{self._who}: {text}; take out the doubles, or choose another key") from error
         self._keyed = True
 
     def _has_key(self, connection: sqlite3.Connection, columns: dict[str, Column]) -> bool:

@@ -390,6 +390,18 @@ async def test_upsert_without_unique_index_is_refused_when_it_may_not_be_made(pa
         await Sqlite(path=str(path), table="t", mode="upsert", key="id", create=False).open(context())
 
 
+async def test_upsert_on_a_table_with_doubles_is_refused_and_changes_nothing(path: Path) -> None:
+    prepare(path, "CREATE TABLE t (id TEXT, v INTEGER)", "INSERT INTO t VALUES ('a', 1), ('a', 2)")
+
+    with pytest.raises(ConfigError, match="table 't' has rows with the same 'id'"):
+        await Sqlite(path=str(path), table="t", mode="upsert", key="id").open(context())
+    assert rows(path, "SELECT name FROM sqlite_master") == [("t",)]
+
+    async with opened(path, mode="upsert", key="v") as writer:
+        await writer.write(batch({"id": "b", "v": 2}))
+    assert rows(path) == [("a", 1), ("b", 2)]
+
+
 async def test_overwrite_empties_the_table_at_the_first_run_of_a_lineage_only(path: Path) -> None:
     prepare(path, "CREATE TABLE t (v INTEGER)", "INSERT INTO t VALUES (99)")
     async with opened(path, mode="overwrite") as writer:
@@ -719,7 +731,7 @@ async def test_a_cancellation_that_comes_after_the_commit_comes_at_the_next_wait
 async def test_a_locked_database_is_unavailable_and_can_be_written_later(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.sqlite_connection._BUSY_TRIES", 1)
+    monkeypatch.setattr("stages.sqlite_connection._BUSY_TURNS", 1)
     async with opened(path) as writer:
         await writer.write(batch({"v": 1}))
         other = sqlite3.connect(path, isolation_level=None)
