@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 
 import msgspec
 
@@ -96,8 +97,9 @@ class Targets:
         made: list[Target] = []
         created: list[str] = []
         try:
-            begin = self._part if self._rolled else self._file
-            made.extend(begin(path, created) for path in missing)
+            for path in missing:
+                target = self._part(path, created) if self._rolled else self._file(path, created, made)
+                made.append(target)
             await self._announce(made)
         except BaseException as error:
             for path in created:
@@ -139,19 +141,27 @@ class Targets:
         self._syncs.folder(os.path.dirname(path))
         return Target(path, file, sequence, self._context.clock.wall())
 
-    def _file(self, path: str, created: list[str]) -> Target:
+    def _file(self, path: str, created: list[str], made: Sequence[Target]) -> Target:
         older = self._older.get(path)
         file = AppendFile.behind(older, self._frames) if older is not None else None
         if file is None and self._admission.check(path):
+            self._check_alone(path, made)
             file = self._admission.adopt(path)
         if file is None:
             self._syncs.make_folder(os.path.dirname(path))
             file = AppendFile.create(path, self._frames)
             created.append(path)
             self._syncs.folder(os.path.dirname(path))
-        elif any(file.inode == target.file.inode for target in self._known.values() if target.file is not None):
-            raise StateError(f"stage '{self._context.name}': {path} is a file already written to under another name")
         return Target(path, file)
+
+    def _check_alone(self, path: str, made: Sequence[Target]) -> None:
+        found = os.lstat(path)
+        others = [target.file for target in chain(self._known.values(), made) if target.file is not None]
+        if any(file.inode == (found.st_dev, found.st_ino) for file in others):
+            raise StateError(
+                f"stage '{self._context.name}': {path} is a file that is already written to under another name; "
+                "take one of the names away"
+            )
 
     async def _announce(self, made: Sequence[Target]) -> None:
         if self._context.announce is None:

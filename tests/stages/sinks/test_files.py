@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError, RecordErrors, StateError, StorageError, Unavailable
 from pipeline.stage import NamedFile, Resume
 from stages.sinks.csv import Csv
-from stages.sinks.files import FileSink
+from stages.sinks.files import FileSink, Roll
 from stages.sinks.jsonl import Jsonl
 from stages.sinks.open_files import OpenFiles
 from stages.sinks.targets import Targets
@@ -515,6 +515,79 @@ async def test_a_checkpoint_that_is_saved_while_new_files_are_named_forgets_none
     await saved.end(writer)
 
     assert contents(tmp_path) == {"out/0.jsonl": text(0, 1) * 2, "out/1.jsonl": text(1, 2)}
+
+
+async def test_leave_to_write_behind_what_is_there_lasts_for_the_lineage(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for number in range(2):
+        (tmp_path / "out" / f"{number}.jsonl").write_text("theirs\n")
+    saved, sink = Saved(), Jsonl(path=str(tmp_path / "out" / "{id}.jsonl"), mode="append")
+    await written(saved, sink, 0, 1, fresh=True)
+    await written(saved, sink, 1, 2)
+
+    assert contents(tmp_path) == {f"out/{n}.jsonl": "theirs\n" + text(n, n + 1) for n in range(2)}
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_one_file_under_two_names_is_refused(tmp_path: Path, together: bool) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "0.jsonl").touch()
+    os.link(tmp_path / "out" / "0.jsonl", tmp_path / "out" / "1.jsonl")
+    writer = await Saved().open(Jsonl(path=str(tmp_path / "out" / "{id}.jsonl"), mode="overwrite"))
+    if not together:
+        await writer.write(batch(*records(0, 1)))
+
+    with pytest.raises(StateError, match="under another name"):
+        await writer.write(batch(*records(0 if together else 1, 2)))
+    assert read(tmp_path / "out" / "0.jsonl") == ("" if together else text(0, 1))
+    await writer.close()
+
+
+async def test_a_compressed_file_with_a_torn_end_is_not_written_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl.gz"
+    out.write_bytes(gzip.compress(b"theirs\n")[:-2])
+
+    with pytest.raises(StateError, match="whole up to byte 0"):
+        await Saved().open(Jsonl(path=str(out), mode="append"), fresh=True)
+
+
+async def test_a_name_of_too_many_bytes_fails_its_record(tmp_path: Path) -> None:
+    writer = await Saved().open(Jsonl(path=str(tmp_path / "out" / "{name}.jsonl")))
+
+    with pytest.raises(RecordErrors):
+        await writer.write(batch({"name": "ä" * 150}))
+
+
+async def test_a_resumed_run_counts_its_announcements_on(tmp_path: Path) -> None:
+    saved, sink = Saved(), Jsonl(path=str(tmp_path / "out" / "{id}.jsonl"))
+    writer = await saved.open(sink)
+    await saved.cut(writer)
+    await writer.write(batch(*records(0, 1)))
+
+    await saved.cut(await saved.open(sink))
+
+    assert saved.positions[-1]["turn"] == saved.named[-1].identity["turn"] == 1
+
+
+async def test_the_folders_of_new_and_of_finished_files_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    saved = Saved()
+    writer = await saved.open(Jsonl(path=str(tmp_path / "a" / "b" / "out.jsonl"), roll=Roll(size=1)))
+    await writer.write(batch(*records(0, 1)))
+    await saved.freeze(writer, final=True)
+    assert synced[1:] == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
+    await writer.committed()
+
+    assert synced[4:] == [str(tmp_path / "a" / "b")]
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

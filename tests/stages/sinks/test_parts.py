@@ -174,6 +174,16 @@ async def test_a_finished_part_is_never_replaced(tmp_path: Path) -> None:
     assert read(tmp_path / "out-000001.jsonl") == "theirs"
 
 
+async def test_a_part_that_was_made_and_never_announced_is_made_anew(tmp_path: Path) -> None:
+    saved = Saved()
+    writer = await saved.open(small(tmp_path))
+    (tmp_path / ".out-000001.jsonl.01234567.inprogress").write_text("garbage")
+    await writer.write(batch(*records(0, 1)))
+    await saved.end(writer)
+
+    assert contents(tmp_path) == {"out-000001.jsonl": text(0, 1)}
+
+
 async def test_a_name_that_is_taken_stops_the_next_part_before_it_is_begun(tmp_path: Path) -> None:
     saved, sink = Saved(), small(tmp_path)
     writer = await saved.open(sink)
