@@ -110,7 +110,7 @@ class Rows:
 
     def _at_once(self, raw: bytes) -> list[Any] | None:
         """Return the records when each line is one good record, None otherwise."""
-        if b"\0" in raw or len(raw) > self._max_record or not self._names:
+        if b"\0" in raw or not self._names:
             return None
         try:
             reader = self._reader(io.StringIO(raw.decode(self._encoding), newline="\n"))

@@ -95,7 +95,8 @@ def split_lines(raw: bytes) -> list[bytes]:
 def bad_record(raw: bytes, reason: str, size: int | None = None) -> Failed:
     """Return a bad record: the beginning of its text, and why it is bad. ``size`` is its length when raw is cut."""
     size = len(raw) if size is None else size
-    text = raw[:SHOWN].decode("utf-8", "backslashreplace").rstrip("\r\n")
-    if size > SHOWN:
+    shown = raw[:SHOWN]
+    text = shown.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    if size > len(shown):
         text += f" ... ({size:,} bytes in all)"
     return Failed(text, RecordError(reason))

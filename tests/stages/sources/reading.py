@@ -78,6 +78,7 @@ async def check_resumes(source: FileSource, block: int, records: int, **options:
     for at, chunk in enumerate(whole):
         again = await read_in_pieces(source, block, records, chunk.cursor, **options)
         assert [s for c in again for s in seen_in(c)] == [s for later in seen[at + 1 :] for s in later]
+        assert not again or again[-1].cursor == whole[-1].cursor
     return [s for each in seen for s in each]
 
 

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from stages.sources.csv import Csv
-from tests.stages.sources.reading import check_resumes, read_chunks, read_in_pieces, read_records, read_seen, write
+from tests.stages.sources.reading import (
+    check_resumes,
+    read_chunks,
+    read_in_pieces,
+    read_records,
+    read_seen,
+    seen_in,
+    write,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +129,20 @@ async def test_a_record_larger_than_allowed_is_bad_in_its_first_line_only(tmp_pa
     records = await read_records(Csv(path=path), max_record=10)
     assert records[0] == ("bad", '"0', "a quoted field is not closed within 10 bytes")
     assert records[1:] == [*({"a": str(n)} for n in range(1, 9)), {"a": '9"'}, {"a": "x"}]
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+async def test_an_open_quote_before_a_line_that_is_too_long_spoils_neither(tmp_path: Path, block: int) -> None:
+    path = write(tmp_path, "in.csv", 'a,b\n1,"open\n' + "x" * 100 + "\n2,y\n")
+    seen = [s for c in await read_in_pieces(Csv(path=path), block, 500, max_record=40) for s in seen_in(c)]
+    assert seen == [
+        (("bad", '1,"open', "a quoted field is not closed"), f"{path}:2 (byte 4)"),
+        (
+            ("bad", "x" * 40 + " ... (100 bytes in all)", "the line has 100 bytes; max_record allows 40"),
+            f"{path}:3 (byte 12)",
+        ),
+        ({"a": "2", "b": "y"}, f"{path}:4 (byte 113)"),
+    ]
 
 
 async def test_an_open_quote_with_no_quote_behind_it_costs_no_search_through_the_file(tmp_path: Path) -> None:

@@ -180,7 +180,21 @@ async def test_a_file_rotated_while_nobody_read_is_finished_first(tmp_path: Path
     assert texts(chunks) == ["two", *(successor or "").split()]
     assert len(warnings) == 1 and "2026.log' while nobody read it" in warnings[0]
     # From the cursor in the rotated file too, once it was read to its end.
-    assert texts(await follow(source_of(log), Script(), chunks[0].cursor, [])) == (successor or "").split()
+    script = Script(log.add("newest\n"))
+    rest = await follow(source_of(log), script, chunks[0].cursor, [])
+    assert texts(rest) == [*(successor or "").split(), "newest"]
+
+
+async def test_a_renamed_file_with_another_content_by_now_is_not_the_one(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append("one\n")
+    cursor = (await follow(source_of(log), Script()))[-1].cursor
+    log.rename("app.log.1")()
+    Log(tmp_path, "app.log.1").truncate("something else\n")()
+    log.append("new\n")
+    warnings: list[str] = []
+    assert texts(await follow(source_of(log), Script(), cursor, warnings)) == ["new"]
+    assert len(warnings) == 1 and "not in its folder" in warnings[0]
 
 
 async def test_a_copy_that_rotation_left_is_finished_before_the_truncated_file(tmp_path: Path) -> None:
