@@ -238,7 +238,8 @@ class Pipeline:
         self._ends = () if spec.role == "sink" else (len(self._placed) - 1,)
 
     def _fan_out(self, branches: Sequence[Any]) -> None:
-        before, ends = self._ends, []
+        before = self._ends
+        ends: list[int] = []
         for branch in branches:
             self._ends = before
             for link in branch.links if isinstance(branch, Chain) else (branch,):
@@ -247,6 +248,7 @@ class Pipeline:
         self._ends = tuple(ends)
 
     def _stage_of(self, link: Any) -> Stage:
+        name = type(link).__name__
         if isinstance(link, Stage):
             return link
         if isinstance(link, type) and issubclass(link, Stage):
@@ -259,9 +261,11 @@ class Pipeline:
             and not isinstance(link, str | bytes | Mapping)
             and not self._placed
         ):
-            return Registry().stage("source", "iterable")(link)  # type: ignore[call-arg]
+            iterable: Any = Registry().stage("source", "iterable")
+            made: Stage = iterable(link)
+            return made
         raise ConfigError(
-            f"{type(link).__name__} is no stage; a pipeline is made of stages, an iterable as its first source, lists "
+            f"{name} is no stage; a pipeline is made of stages, an iterable as its first source, lists "
             "of branches, and aiostream operators (a function goes into processors.Call)"
         )
 

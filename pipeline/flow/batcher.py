@@ -344,7 +344,7 @@ class BatcherActor:
             if ticket.smooth:
                 service = self._run.clock.now() - now
                 full = gathered.full in ("size", "bytes")
-                self._observe(Observation(size, service, now - gathered.oldest, full, gathered.queued, permits))
+                self._observe(Observation(size, service, now - gathered.oldest, full, permits, gathered.queued))
 
         batch.ticket = Ticket(done)
         self._metrics.records_out += size

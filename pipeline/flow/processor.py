@@ -8,8 +8,9 @@ from pipeline.flow.attempts import Abandoned
 from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import Outlet
 from pipeline.flow.run import Halt, Run
+from pipeline.flow.step import Rest, Step
 from pipeline.flow.window import Window
-from pipeline.flow.work import EachStep, Rest, Step
+from pipeline.flow.work import EachStep
 
 __all__ = ("ProcessorActor",)
 

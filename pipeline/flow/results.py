@@ -1,13 +1,13 @@
 """From what a function returned for the records of a batch to the batch that goes on."""
 
-from itertools import compress
+from itertools import compress, repeat
 from typing import Any
 
-from pipeline.batch import Batch, Failed, Many
+from pipeline.batch import Batch, Failed, Many, SourceSpan
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.run import Failure, Halt, Run
 
-__all__ = ("absorb",)
+__all__ = ("absorb", "group")
 
 _SPECIAL = frozenset({type(None), Many, Failed, Failure})
 
@@ -64,3 +64,32 @@ def _explode(batch: Batch, results: list[Any]) -> None:
             counts.append(None)
             records.append(result)
     batch.explode(counts, records)
+
+
+def group(run: Run, batch: Batch, records: list[Any]) -> Batch:
+    """Return a batch of records that stand for a whole batch: children of its last record, with which all settle."""
+    last = batch.origin(len(batch.records) - 1)
+    lead = (last.source, last.number)
+    riders = batch.pick([i for i, origin in enumerate(batch.origins()) if (origin.source, origin.number) != lead])
+    riders.spans = [part for span in batch.spans for part in _without(span, lead) if part[1] < part[2]]
+    run.ledger.ride(lead, riders)
+    prefix = f"{last.child}." if last.child else ""
+    return Batch(
+        records,
+        last.source,
+        list(repeat(last.number, len(records))),
+        [f"{prefix}{index}" for index in range(len(records))],
+        spans=[(last.source, last.number, last.number + 1)],
+        size=batch.size,
+        admitted=batch.admitted,
+        trigger=batch.trigger,
+        ticket=batch.ticket,
+        metadata=batch.metadata,
+    )
+
+
+def _without(span: SourceSpan, lead: tuple[str, int]) -> list[SourceSpan]:
+    source, low, high = span
+    if source == lead[0] and low <= lead[1] < high:
+        return [(source, low, lead[1]), (source, lead[1] + 1, high)]
+    return [span]

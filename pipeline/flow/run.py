@@ -70,6 +70,8 @@ class Run:
             name: stage.spec.on_failure or topology.config.on_failure for name, stage in topology.stages.items()
         }
         self.letters: list[Letter] = []
+        self.buried = 0
+        """Letters of this run, saved or pending."""
         self.changes: list[Change] = []
         self.collected: list[dict[str, Any]] = []
         self.reading = True
@@ -193,6 +195,7 @@ class Run:
             metadata=dict(batch.metadata),
         )
         self.letters.append(letter)
+        self.buried += 1
         self._letter_bytes += batch.size // max(len(batch.records), 1)
         self.events.emit(
             "dead_letter",

@@ -13,8 +13,8 @@ from pipeline.flow.attempts import Abandoned, Attempts, Spent
 from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.step import Rest
 from pipeline.flow.window import Window
-from pipeline.flow.work import Rest
 from pipeline.settle.cut import SinkPoint
 from pipeline.spans import Held
 from pipeline.stage import PositionWriter, Sink, SinkContext, TransactionWriter, Writer

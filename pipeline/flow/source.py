@@ -49,6 +49,7 @@ class SourceActor:
         self.name = name
         self.ended = False
         """Whether the source came to its end by itself."""
+        self.endless = source.endless()
         self._run = run
         self._source = source
         self._context = context

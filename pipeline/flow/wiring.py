@@ -11,7 +11,7 @@ from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import Branch, Outlet
 from pipeline.flow.processor import may_fuse
 from pipeline.flow.run import Run
-from pipeline.flow.work import Step
+from pipeline.flow.step import Step
 from pipeline.plan.topology import PlannedStage, Topology
 from pipeline.stage import Batcher, ChannelBounds, Processor
 

@@ -2,8 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, nullcontext
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -13,14 +12,16 @@ from pipeline.batch import Batch, Many
 from pipeline.control.policy import Kind
 from pipeline.control.retry import Retries
 from pipeline.errors import StageError
-from pipeline.flow.attempts import Attempts, Spent
+from pipeline.flow.attempts import Spent
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.ownership import copy_record, copy_records
-from pipeline.flow.results import absorb
+from pipeline.flow.results import absorb, group
 from pipeline.flow.run import Failure, Halt, Run
-from pipeline.stage import Each, EachAsync, FunctionContext, Processor, Whole
+from pipeline.flow.step import Rest, Step
+from pipeline.flow.streamed import StreamedStep
+from pipeline.stage import Each, EachAsync, Processor, Streamed, Whole
 
-__all__ = ("EachAsyncStep", "EachStep", "Step", "WholeStep", "make_step")
+__all__ = ("EachAsyncStep", "EachStep", "WholeStep", "make_step")
 
 _SLICE = 128
 """Records between two looks at the clock; at 1 us a record the look costs 1 % of it."""
@@ -28,58 +29,12 @@ _YIELD_AFTER = 0.005
 """Seconds of uninterrupted work after which other tasks get a turn."""
 _SLOW_CALL = 0.05
 
-Rest = Callable[[], AbstractAsyncContextManager[Any]]
-
-
-class Step:
-    """One processor's work on a batch. ``run`` takes the batch over and returns what goes on, and a halt if any."""
-
-    def __init__(self, run: Run, name: str, spec: Processor) -> None:
-        self.name = name
-        self.run_of = run
-        self.metrics = run.metrics[name]
-        self.attempts = Attempts(run, name, spec)
-        # A record is kept as it came where somebody may need it again: another attempt, or its letter.
-        self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
-
-    async def run(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
-        """Do the work."""
-        self.metrics.records_in += len(batch.records)
-        batch, halt = await self.work(batch, rest)
-        self.metrics.records_out += len(batch.records)
-        return batch, halt
-
-    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
-        """Do the work of this form."""
-        raise NotImplementedError
-
-    async def finish(self) -> Batch | None:
-        """Return what is left when the input has ended."""
-        return None
-
-    def context(self, batch: Batch, index: int, attempt: int) -> FunctionContext:
-        """Return what a function is told about a record."""
-        origin = batch.origin(index)
-        run = self.run_of
-        return FunctionContext(origin, run.position_of(origin), attempt, batch.metadata, run.key_of(origin))
-
-    def spent(self, batch: Batch, index: int, record: Any, error: Spent) -> Failure:
-        """Return the failure of a record whose attempts are used up.
-
-        :raises Halt: when it is the other side that can't be reached: the record is not to blame and stays unsettled.
-        """
-        if error.kind is Kind.UNAVAILABLE:
-            planned = self.run_of.topology.stages[self.name]
-            position = self.run_of.position_of(batch.origin(index))
-            raise Halt(self.name, f"{planned.role} {planned.kind}", position, error.error) from error.error
-        return Failure(record, error.error, error.attempts)
-
 
 class EachStep(Step):
     """A synchronous function for each record: one pass over the list, at the cost of the calls."""
 
     def __init__(self, run: Run, name: str, spec: Processor, work: Each) -> None:
-        super().__init__(run, name, spec)
+        super().__init__(run, name, spec, work)
         self._work = work
         self._copies = self.keeps and work.changes
         self._warned = False
@@ -184,7 +139,7 @@ class EachAsyncStep(Step):
     """An asynchronous function for each record, ``concurrency`` records at a time over all batches."""
 
     def __init__(self, run: Run, name: str, spec: Processor, work: EachAsync) -> None:
-        super().__init__(run, name, spec)
+        super().__init__(run, name, spec, work)
         self._work = work
         self._places = anyio.Semaphore(spec.concurrency)
         self._one_by_one = spec.concurrency == 1
@@ -242,7 +197,7 @@ class WholeStep(Step):
     """A function for the list of a batch's records. A batch that fails is halved until the bad records stand alone."""
 
     def __init__(self, run: Run, name: str, spec: Processor, work: Whole) -> None:
-        super().__init__(run, name, spec)
+        super().__init__(run, name, spec, work)
         self._work = work
         self._once = Retries(attempts=1)
 
@@ -312,36 +267,6 @@ class WholeStep(Step):
         return group(self.run_of, batch, records), None
 
 
-def group(run: Run, batch: Batch, records: list[Any]) -> Batch:
-    """Return a batch of records that stand for a whole batch: children of its last record, with which all settle."""
-    last = batch.origin(len(batch.records) - 1)
-    lead = (last.source, last.number)
-    riders = [
-        part
-        for source, low, high in batch.spans
-        for part in (
-            [(source, low, last.number), (source, last.number + 1, high)]
-            if source == last.source and low <= last.number < high
-            else [(source, low, high)]
-        )
-        if part[1] < part[2]
-    ]
-    run.ledger.ride(lead, riders)
-    prefix = f"{last.child}." if last.child else ""
-    return Batch(
-        records,
-        last.source,
-        list(repeat(last.number, len(records))),
-        [f"{prefix}{index}" for index in range(len(records))],
-        spans=[(last.source, last.number, last.number + 1)],
-        size=batch.size,
-        admitted=batch.admitted,
-        trigger=batch.trigger,
-        ticket=batch.ticket,
-        metadata=batch.metadata,
-    )
-
-
 def make_step(run: Run, name: str, spec: Processor, work: Any) -> Step:
     """Return the step for what a processor's ``open`` returned."""
     if isinstance(work, Each):
@@ -350,7 +275,9 @@ def make_step(run: Run, name: str, spec: Processor, work: Any) -> Step:
         return EachAsyncStep(run, name, spec, work)
     if isinstance(work, Whole):
         return WholeStep(run, name, spec, work)
-    raise StageError(f"stage '{name}': its open() returned {type(work).__name__}, not Each, EachAsync or Whole")
+    if isinstance(work, Streamed):
+        return StreamedStep(run, name, spec, work)
+    raise StageError(f"stage '{name}': its open() returned {type(work).__name__}, which is no work of a processor")
 
 
 def _up_to(run: Run, batch: Batch, results: list[Any], index: int) -> tuple[Batch, list[Any]]:

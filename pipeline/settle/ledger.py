@@ -38,8 +38,8 @@ class Ledger:
         self._on_settled = on_settled
         # Ends that can't be told from the last batch alone: failures, and what one of several shares amounted to.
         self._marks: dict[str, dict[int, End]] = {}
-        # Spans of a group that settle with the record that stands for it.
-        self._riders: dict[tuple[str, int], list[SourceSpan]] = {}
+        # The records of a group, which settle with the one that stands for it.
+        self._riders: dict[tuple[str, int], list[Batch]] = {}
 
     @property
     def unsettled(self) -> int:
@@ -75,9 +75,9 @@ class Ledger:
             for source, low, high in spans:
                 self.frontiers[source].owe(low, high, shares)
 
-    def ride(self, lead: tuple[str, int], spans: list[SourceSpan]) -> None:
-        """Let spans settle when the lead number does: an aggregate's group settles as one."""
-        self._riders.setdefault(lead, []).extend(spans)
+    def ride(self, lead: tuple[str, int], riders: Batch) -> None:
+        """Let a batch settle when the lead number does, and end as that ends: an aggregate's group settles as one."""
+        self._riders.setdefault(lead, []).append(riders)
 
     def mark(self, origin: Origin, end: End) -> None:
         """Note how a record ended whose number settles with its batch."""
@@ -97,9 +97,10 @@ class Ledger:
                 for source, first, last in batch.spans
                 for low, high in self.frontiers[source].settle(first, last)
             ]
+            riders = self._take_riders(batch, done, end) if self._riders else ()
             self._count(batch, done, end)
-            if self._riders:
-                self._settle_riders(done)
+            for rider, its_end in riders:
+                self.settle(rider, its_end)
         self.wake()
 
     def settle_spans(self, spans: list[SourceSpan]) -> None:
@@ -135,11 +136,21 @@ class Ledger:
             self._add(marks.pop(number), 1)
         self.account.filtered += high - low - len(numbers)
 
-    def _settle_riders(self, done: list[SourceSpan]) -> None:
+    def _take_riders(self, batch: Batch, done: list[SourceSpan], end: End) -> list[tuple[Batch, End]]:
+        """Return the batches whose lead is settled now, each with the worst end of its lead."""
         leads = [
-            (source, number)
-            for source, number in self._riders
-            if any(source == other and low <= number < high for other, low, high in done)
+            lead
+            for lead in self._riders
+            if any(lead[0] == source and low <= lead[1] < high for source, low, high in done)
         ]
-        for lead in leads:
-            self.settle(Batch([], spans=self._riders.pop(lead)))
+        if not leads:
+            return []
+        ended = {(source, number) for source, numbers, _ in batch.by_source() for number in numbers}
+        return [
+            (
+                rider,
+                max(self._marks.get(lead[0], {}).get(lead[1], End.FILTERED), end if lead in ended else End.FILTERED),
+            )
+            for lead in leads
+            for rider in self._riders.pop(lead)
+        ]

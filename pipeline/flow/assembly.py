@@ -1,0 +1,236 @@
+"""Opens the stages of a topology where the last checkpoint left them, and makes their actors."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pipeline.clock import Clock
+from pipeline.errors import PipelineError, StageError
+from pipeline.flow.batcher import BatcherActor
+from pipeline.flow.processor import ProcessorActor
+from pipeline.flow.run import Run
+from pipeline.flow.sink import SinkActor
+from pipeline.flow.source import SourceActor
+from pipeline.flow.step import Step
+from pipeline.flow.wiring import Wiring, held_by_sinks
+from pipeline.flow.work import make_step
+from pipeline.plan.topology import PlannedStage, Topology
+from pipeline.settle.cut import Cut
+from pipeline.settle.keyed import KeyedChanges
+from pipeline.settle.state import StateFile, open_state
+from pipeline.stage import Batcher, Processor, Sink, SinkContext, Source, SourceContext, StageContext
+from pipeline.watch.events import Events
+
+__all__ = ("Assembly", "Options", "assemble", "explain")
+
+Actor = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one run is made; the arguments of `Pipeline.run`."""
+
+    fresh: bool = False
+    accept_changes: bool = False
+    repeat: bool = False
+    dry_run: bool = False
+    limit: int | None = None
+
+
+@dataclass(slots=True)
+class Assembly:
+    """A run that is ready to start: its stages are open and have actors. ``cut`` is where it goes on from."""
+
+    run: Run
+    options: Options
+    state: StateFile | None
+    cut: Cut | None
+    wiring: Wiring = field(init=False)
+    sources: list[SourceActor] = field(default_factory=list[SourceActor])
+    batchers: list[BatcherActor] = field(default_factory=list[BatcherActor])
+    processors: list[ProcessorActor] = field(default_factory=list[ProcessorActor])
+    sinks: list[SinkActor] = field(default_factory=list[SinkActor])
+
+    def actors(self) -> list[tuple[str, Actor]]:
+        """Return name and run of each actor, sinks first: nothing is read before everything behind it is ready."""
+        found: list[tuple[str, Actor]] = [(sink.name, sink.run) for sink in self.sinks]
+        found += [(processor.name, processor.run) for processor in self.processors]
+        found += [(batcher.name, batcher.run) for batcher in self.batchers]
+        return found + [(source.name, source.run) for source in self.sources]
+
+    def bytes_held(self) -> int:
+        """Return the bytes of all records between sources and sinks."""
+        in_channels = sum(channel.bytes for channel in self.wiring.channels.values())
+        return in_channels + sum(batcher.bytes for batcher in self.batchers)
+
+
+async def assemble(
+    stack: AsyncExitStack,
+    topology: Topology,
+    options: Options,
+    clock: Clock,
+    events: Events,
+    has_room: Callable[[], bool],
+    warn: Callable[[str], None],
+) -> Assembly:
+    """Open the state file and all stages, sinks first; whatever was opened is closed by the stack.
+
+    A sink or a source that refuses leaves the state file as it was.
+
+    :raises PipelineError: names the stage that can't be opened and why.
+    """
+    state = await _open_state(stack, topology, options, clock)
+    lineage, number = (state.lineage, state.run) if state is not None else (secrets.token_hex(8), 1)
+    run = Run(topology, clock, events, lineage=lineage, number=number)
+    assembly = Assembly(run, options, state, state.cut if state is not None else None)
+    for planned in _stages(topology, "sink"):
+        await _open_sink(stack, assembly, planned, warn)
+    if state is not None:
+        await state.begin()
+    steps = {
+        planned.name: await _open_processor(stack, assembly, planned, warn)
+        for planned in _stages(topology, "processor")
+    }
+    assembly.wiring = Wiring.plan(run, steps)
+    _make_actors(assembly, steps)
+    for planned in _stages(topology, "source"):
+        await _open_source(stack, assembly, planned, has_room, warn)
+    run.held_by_sinks = held_by_sinks(topology, {sink.name: sink for sink in assembly.sinks})
+    return assembly
+
+
+def explain(topology: Topology, name: str, error: Exception) -> PipelineError:
+    """Return the error to end with: ours as it is, anything else with the name of the stage that it came from."""
+    error = _only(error)
+    if isinstance(error, PipelineError):
+        return error
+    planned = topology.stages.get(name)
+    who = f"stage '{name}' ({planned.role} {planned.kind})" if planned is not None else name
+    explained = StageError(f"{who}: {type(error).__name__}: {error}")
+    explained.__cause__ = error
+    return explained
+
+
+def _only(error: Exception) -> Exception:
+    """Return the error that a group of one is about."""
+    if isinstance(error, ExceptionGroup):
+        inner = cast(tuple[Exception, ...], error.exceptions)  # pyright: ignore[reportUnknownMemberType]
+        if len(inner) == 1:
+            return _only(inner[0])
+    return error  # pyright: ignore[reportUnknownVariableType]
+
+
+async def _open_state(stack: AsyncExitStack, topology: Topology, options: Options, clock: Clock) -> StateFile | None:
+    if topology.checkpoint_path is None or options.dry_run:
+        return None
+    opening = open_state(
+        topology.checkpoint_path,
+        pipeline=topology.name,
+        fingerprint=topology.fingerprint(),
+        description=topology.describe(),
+        fresh=options.fresh,
+        accept_changes=options.accept_changes,
+        clock=clock,
+        begin=False,
+    )
+    return await stack.enter_async_context(opening)
+
+
+async def _open_sink(
+    stack: AsyncExitStack, assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]
+) -> None:
+    assert isinstance(planned.spec, Sink)
+    run, state, cut, options = assembly.run, assembly.state, assembly.cut, assembly.options
+    point = cut.sinks.get(planned.name) if cut is not None else None
+    context = SinkContext(
+        planned.name,
+        run.topology.name,
+        run.clock,
+        run.lineage,
+        run.number,
+        warn=warn,
+        delivery=run.topology.delivery_of(planned.name),
+        position=point.position if point is not None else None,
+        named=await state.named(planned.name) if state is not None else (),
+        saved=state is not None,
+        fresh=options.fresh,
+        repeat=options.repeat,
+        dry=options.dry_run,
+        held_from={name: source.number for name, source in cut.sources.items()} if cut is not None else {},
+    )
+    if state is not None:
+        context.announce = lambda files: state.announce(planned.name, files)
+    actor = SinkActor(run, planned.name, planned.spec, context, point)
+    assembly.sinks.append(actor)
+    stack.push_async_callback(actor.close)
+    await _opened(run.topology, planned.name, actor.open())
+
+
+async def _open_processor(
+    stack: AsyncExitStack, assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]
+) -> Step:
+    assert isinstance(planned.spec, Processor)
+    run, state = assembly.run, assembly.state
+    context = StageContext(planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn)
+    if planned.spec.stateful():
+        saved = await state.changes_of(planned.name) if state is not None else []
+        context.state = KeyedChanges(planned.name, run.ledger, run.changes, saved)
+    work = await _opened(run.topology, planned.name, planned.spec.open(context))
+    step = make_step(run, planned.name, planned.spec, work)
+    stack.push_async_callback(step.close)
+    return step
+
+
+async def _open_source(
+    stack: AsyncExitStack,
+    assembly: Assembly,
+    planned: PlannedStage,
+    has_room: Callable[[], bool],
+    warn: Callable[[str], None],
+) -> None:
+    assert isinstance(planned.spec, Source)
+    run, cut = assembly.run, assembly.cut
+    largest: Any = run.topology.config.max_record
+    context = SourceContext(
+        planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn, max_record=largest
+    )
+    point = cut.sources.get(planned.name) if cut is not None else None
+    outlet = assembly.wiring.outlet(planned.name)
+    actor = SourceActor(run, planned.name, planned.spec, context, outlet, point, has_room, assembly.options.limit)
+    assembly.sources.append(actor)
+    stack.push_async_callback(actor.close)
+    await _opened(run.topology, planned.name, actor.open())
+
+
+async def _opened(topology: Topology, name: str, opening: Awaitable[Any]) -> Any:
+    try:
+        return await opening
+    except Exception as error:
+        raise explain(topology, name, error) from error
+
+
+def _make_actors(assembly: Assembly, steps: dict[str, Step]) -> None:
+    run, wiring, cut = assembly.run, assembly.wiring, assembly.cut
+    for sink in assembly.sinks:
+        sink.inbox = wiring.channels[sink.name]
+    for names in wiring.fused.values():
+        spec = run.topology.stages[names[0]].spec
+        assert isinstance(spec, Processor)
+        inbox, outlet = wiring.channels[names[0]], wiring.outlet(names[-1])
+        fused = [steps[name] for name in names]
+        assembly.processors.append(
+            ProcessorActor(run, fused, inbox, outlet, concurrency=spec.concurrency, ordered=spec.ordered)
+        )
+    for planned in _stages(run.topology, "batcher"):
+        assert isinstance(planned.spec, Batcher)
+        law = planned.spec.law()
+        learned = cut.learned.get(planned.name) if cut is not None else None
+        if learned:
+            law.restore(learned)
+        assembly.batchers.append(wiring.batcher(planned.name, law))
+
+
+def _stages(topology: Topology, role: str) -> list[PlannedStage]:
+    return [planned for planned in topology.stages.values() if planned.role == role]

@@ -1,0 +1,65 @@
+"""What every form of a processor's work shares: its counters, its attempts, and what a failure means."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+from pipeline.batch import Batch
+from pipeline.control.policy import Kind
+from pipeline.flow.attempts import Attempts, Spent
+from pipeline.flow.run import Failure, Halt, Run
+from pipeline.stage import FunctionContext, Processor, Work
+
+__all__ = ("Rest", "Step")
+
+Rest = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+class Step:
+    """One processor's work on a batch. ``run`` takes the batch over and returns what goes on, and a halt if any."""
+
+    def __init__(self, run: Run, name: str, spec: Processor, opened: Work) -> None:
+        self.name = name
+        self.opened = opened
+        self.run_of = run
+        self.metrics = run.metrics[name]
+        self.attempts = Attempts(run, name, spec)
+        # A record is kept as it came where somebody may need it again: another attempt, or its letter.
+        self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
+
+    async def run(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
+        """Do the work."""
+        self.metrics.records_in += len(batch.records)
+        batch, halt = await self.work(batch, rest)
+        self.metrics.records_out += len(batch.records)
+        return batch, halt
+
+    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        """Do the work of this form."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Let go of what the stage opened."""
+        if self.opened.close is not None:
+            await self.opened.close()
+
+    async def finish(self) -> Batch | None:
+        """Return what is left when the input has ended."""
+        return None
+
+    def context(self, batch: Batch, index: int, attempt: int) -> FunctionContext:
+        """Return what a function is told about a record."""
+        origin = batch.origin(index)
+        run = self.run_of
+        return FunctionContext(origin, run.position_of(origin), attempt, batch.metadata, run.key_of(origin))
+
+    def spent(self, batch: Batch, index: int, record: Any, error: Spent) -> Failure:
+        """Return the failure of a record whose attempts are used up.
+
+        :raises Halt: when it is the other side that can't be reached: the record is not to blame and stays unsettled.
+        """
+        if error.kind is Kind.UNAVAILABLE:
+            planned = self.run_of.topology.stages[self.name]
+            position = self.run_of.position_of(batch.origin(index))
+            raise Halt(self.name, f"{planned.role} {planned.kind}", position, error.error) from error.error
+        return Failure(record, error.error, error.attempts)
