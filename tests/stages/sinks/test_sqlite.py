@@ -266,7 +266,7 @@ async def test_whatever_is_written_reads_back_equal_however_it_is_batched(
 
 async def test_values_that_sqlite_cannot_hold_are_record_errors(path: Path) -> None:
     deep: list[Any] = []
-    for _ in range(5000):
+    for _ in range(200_000):
         deep = [deep]
     said = await errors_of(
         path,
@@ -645,6 +645,10 @@ async def test_a_write_that_is_cancelled_while_it_waits_for_the_lock_leaves_noth
     assert rows(path) == [(1,), (3,)]
 
 
+# From a cancellation before the write has begun to none before it has ended.
+_TURNS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 10**9)
+
+
 @pytest.mark.parametrize("native", [True, False])
 async def test_what_is_cancelled_is_not_there_and_what_is_there_was_not_cancelled(path: Path, native: bool) -> None:
     written: list[int] = []
@@ -654,24 +658,28 @@ async def test_what_is_cancelled_is_not_there_and_what_is_there_was_not_cancelle
             await writer.write(batch({"v": number}, first=number))
             written.append(number)
 
+        async def turns_of_the_loop(number: int) -> None:
+            for _ in range(_TURNS[number % len(_TURNS)]):
+                if number in written:
+                    return
+                await asyncio.sleep(0)
+
         for number in range(60):
             if native:
                 task = asyncio.ensure_future(write(number))
-                for _ in range(number % 12):
-                    await asyncio.sleep(0)
+                await turns_of_the_loop(number)
                 task.cancel()
                 await asyncio.wait([task])
             else:
                 async with anyio.create_task_group() as group:
                     group.start_soon(write, number)
-                    for _ in range(number % 12):
-                        await asyncio.sleep(0)
+                    await turns_of_the_loop(number)
                     group.cancel_scope.cancel()
 
         await writer.write(batch({"v": 60}, first=60))
 
     assert [row[0] for row in rows(path)] == [*written, 60]
-    assert written, "no write came through: nothing was tested"
+    assert 5 <= len(written) < 60
 
 
 async def test_a_write_that_is_cancelled_before_its_commit_is_rolled_back(path: Path) -> None:
