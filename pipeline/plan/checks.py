@@ -72,7 +72,7 @@ def label(path: Path) -> str:
 
 def stage_text(stage: str | None, path: Path, text: str) -> str:
     """Return a problem's text with the stage, as it is called, and the key in front."""
-    named = f"key '{label(path)}': {text}" if label(path) else text
+    named = f"key '{label(path)}': {text}" if label(path) and path != ("stages",) else text
     return f"{stage}: {named}" if stage else named
 
 

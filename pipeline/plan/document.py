@@ -41,15 +41,15 @@ class Mark(NamedTuple):
 class Node:
     """A value of the document: a scalar, a list of nodes, or a mapping to entries.
 
-    ``style`` is the scalar's quote, ``raw`` its text as written (for the place of one of its characters), ``shown`` its
-    text without the secrets that were put in.
+    ``style`` is the scalar's quote, ``raw`` its text as written (for the place of one of its characters), ``secrets``
+    are the values that were put into it.
     """
 
     value: Any
     mark: Mark
     style: str = ""
     raw: str = ""
-    shown: str | None = None
+    secrets: tuple[str, ...] = ()
     size: int = 1
     height: int = 1
 
@@ -140,14 +140,19 @@ class Document:
     def within(self, path: Path, offset: int) -> Mark:
         """Return the place of a character of the text at a path; of the text itself where that can't be told."""
         node = self.find(path)
-        if node is None or not isinstance(node.value, str) or node.shown is not None:
+        if node is None or not isinstance(node.value, str) or node.secrets:
             return self.mark(path)
         return _within(node, offset)
+
+    def secrets_in(self, path: Path) -> tuple[str, ...]:
+        """Return the values that were put into the text at a path."""
+        node = self.find(path)
+        return node.secrets if node else ()
 
     def tainted(self, path: Path) -> bool:
         """Tell whether a secret was put into a value, or anywhere below it."""
         node = self.find(path)
-        return node is not None and any(each.shown is not None for _, each in node.walk())
+        return node is not None and any(each.secrets for _, each in node.walk())
 
 
 def parse(content: bytes | str, file: str, mark: Mark | None = None) -> Document:
@@ -384,9 +389,16 @@ class _Composer:
         if self._text[index : index + 1] == "\t":
             text = "a tab can't indent or separate here; use spaces"
         else:
-            around = f" ({error.context})" if error.context else ""
-            text = _unshield(f"not valid YAML: {error.problem}{around}")
+            text = _unshield(f"not valid YAML: {error.problem}{_around(error, line)}")
         return Problem(self._document.file, line, column, text)
+
+
+def _around(error: yaml.MarkedYAMLError, line: int) -> str:
+    """Return what was being read, and where it began: an open quote or bracket is seen only lines further down."""
+    if not error.context:
+        return ""
+    begun = error.context_mark.line + 1 if error.context_mark else line
+    return f" ({error.context}" + (f" that begins on line {begun})" if begun < line else ")")
 
 
 def _short_tag(tag: str) -> str:

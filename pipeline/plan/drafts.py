@@ -134,8 +134,14 @@ class Drafting:
         if draft.role == "source":
             self._report(where, "a source reads from no other stage", key=True)
             return
-        reads = check_value([given] if isinstance(given, str) else given, list[str], where, self._report)
-        draft.reads = tuple(reads) if isinstance(reads, list) else None  # pyright: ignore[reportUnknownArgumentType]
+        if isinstance(given, str):
+            draft.reads = (given,)
+        elif not isinstance(given, list):
+            if given is not INVALID:
+                self._report(where, f"expected the name of a stage, or a list of names, got {kind_of_value(given)}")
+        else:
+            reads = check_value(cast("list[object]", given), list[str], where, self._report)
+            draft.reads = tuple(cast("list[str]", reads)) if reads is not INVALID else None
 
     def _build(self, draft: Draft) -> None:
         if draft.declared is None or draft.index in self._reported or INVALID in draft.values.values():

@@ -25,11 +25,13 @@ def guarantee_of(topology: "Topology", sink: "PlannedStage") -> Guarantee:
     """Return what a sink of the plan promises: the weakest of what the way to it can give."""
     spec = sink.spec
     resumes = spec.resumes() if isinstance(spec, Sink) else Resume.NONE
-    if topology.checkpoint_path is None:
-        return Guarantee("no promise after a crash: every run starts anew", False, ["there is no checkpoint"])
-    if lost := [_unreplayed(source) for source in _sources(topology, sink) if not _replays(source)]:
-        return Guarantee("no repeats, but what was unsettled in a crash is gone", False, lost)
     against = list(_against(topology, sink, resumes))
+    lost = [_unreplayed(source) for source in _sources(topology, sink) if not _replays(source)]
+    if topology.checkpoint_path is None:
+        why = [*lost, *against, "there is no checkpoint"]
+        return Guarantee("no promise after a crash: every run starts anew", False, why)
+    if lost:
+        return Guarantee("no repeats, but what was unsettled in a crash is gone", False, [*lost, *against])
     if topology.config.delivery == "at_least_once":
         return Guarantee(f"at least once: {_REPEATS}", False, ["'delivery: at_least_once' asks for no more", *against])
     if not against:

@@ -6,13 +6,13 @@ Put in after parsing and never parsed again: a value can't add keys, whatever is
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 
-from pipeline.plan.document import Document, Node
+from pipeline.plan.document import Document
 from pipeline.plan.scalars import INVALID
 
-__all__ = ("HIDDEN", "Secrets", "interpolate")
+__all__ = ("HIDDEN", "Secrets", "hide", "interpolate")
 
 HIDDEN = "***"
 """What is shown instead of a secret."""
@@ -51,12 +51,24 @@ def interpolate(document: Document, environ: Mapping[str, str], *, confined: boo
     secrets = Secrets()
     for path, node in document.root.walk() if document.root else ():
         if isinstance(node.value, str) and "${" in node.value:
+            text = _Text(environ, confined)
             try:
-                _Text(node, environ, secrets, confined).replace()
+                node.value = _REFERENCE.sub(text.value_of, node.value)
             except _RefusedError as refused:
-                document.refused.append((path, str(refused)))
+                document.refused.append((path, " ".join(str(refused).split())))
                 node.value = INVALID
+            node.raw = ""  # its characters no longer stand where they are written
+            node.secrets = tuple(text.secrets)
+            for value in text.secrets:
+                secrets.add(value)
     return secrets
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Return a text with these values hidden, of whatever length: for a text that shows the value of their key."""
+    for value in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    return text
 
 
 class _RefusedError(Exception):
@@ -66,31 +78,22 @@ class _RefusedError(Exception):
 class _Text:
     """One text with references."""
 
-    def __init__(self, node: Node, environ: Mapping[str, str], secrets: Secrets, confined: bool) -> None:
-        self._node = node
+    def __init__(self, environ: Mapping[str, str], confined: bool) -> None:
         self._environ = environ
-        self._secrets = secrets
         self._confined = confined
-        self._secret = False
+        self.secrets: list[str] = []
 
-    def replace(self) -> None:
-        """Put the values in, and keep what may be shown of them."""
-        text: str = self._node.value
-        self._node.value = _REFERENCE.sub(lambda match: self._value(match)[0], text)
-        self._node.raw = ""  # its characters no longer stand where they are written
-        if self._secret:
-            self._node.shown = _REFERENCE.sub(lambda match: self._value(match)[1], text)
-
-    def _value(self, match: re.Match[str]) -> tuple[str, str]:
-        """Return what a reference stands for, and what is shown for it."""
+    def value_of(self, match: re.Match[str]) -> str:
+        """Return what a reference stands for."""
         if match[1]:
-            return match[1], match[1]
+            return match[1]
         reference = match[2]
         if reference is None:
             raise _RefusedError("'${' without its '}'; write $${ for the two characters")
+        written = f"${{{reference}}}"
         if self._confined:
             raise _RefusedError(
-                f"'${{{reference}}}' is not replaced in a config that comes from elsewhere; write $${{ for the text"
+                f"'{written}' is not replaced in a config from elsewhere; write ${written} for the text"
             )
         if reference.startswith("file:"):
             return self._keep(_contents(reference.removeprefix("file:")))
@@ -103,14 +106,13 @@ class _Text:
             raise _RefusedError(
                 f"environment variable {env[1]} is not set; set it, or write ${{env:{env[1]}:-default}}"
             )
-        return env[2], env[2]
+        return env[2]
 
-    def _keep(self, value: str) -> tuple[str, str]:
+    def _keep(self, value: str) -> str:
         if "\0" in value or not _encodable(value):
             raise _RefusedError("the value has characters that no text may have")
-        self._secret = True
-        self._secrets.add(value)
-        return value, HIDDEN
+        self.secrets.append(value)
+        return value
 
 
 def _unknown(reference: str) -> str:

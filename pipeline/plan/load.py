@@ -1,6 +1,7 @@
 """From a config file to a plan, with everything that is wrong with it in one pass."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -10,7 +11,7 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.plan.checks import check_plan, stage_text
 from pipeline.plan.document import MAX_BYTES, Document, Path, parse
 from pipeline.plan.drafts import Draft, Drafting
-from pipeline.plan.interpolation import Secrets, interpolate
+from pipeline.plan.interpolation import HIDDEN, Secrets, hide, interpolate
 from pipeline.plan.keys import PipelineConfig
 from pipeline.plan.naming import ROLES, check_name, did_you_mean
 from pipeline.plan.overrides import override
@@ -83,13 +84,23 @@ _KINDS = tuple((role,) for role in ROLES)
 """Paths of the keys that open a stage: their text names the kind itself."""
 
 
+class _EnoughError(Exception):
+    """So many problems were found that nobody reads them; a stranger's config must not keep us busy."""
+
+
+_MAX_STAGES = 200
+_MAX_PROBLEMS = 200
+_QUOTED = re.compile(r"'[^']*'?")
+_MAX_TEXT = 600  # cut only after secrets are hidden: half of one would not be found
+
+
 class _Loading:
     """One document on its way to a plan."""
 
     def __init__(self, document: Document, secrets: Secrets, registry: Registry) -> None:
         self._document = document
         self._secrets = secrets
-        self._problems: list[Problem] = list(document.problems)
+        self._problems: list[Problem] = document.problems[:_MAX_PROBLEMS]
         self._drafting = Drafting(registry, self._report)
 
     def load(self) -> Loaded:
@@ -97,6 +108,12 @@ class _Loading:
 
         :raises ConfigError: with every problem.
         """
+        try:
+            return self._load()
+        except _EnoughError:
+            raise self._failed() from None
+
+    def _load(self) -> Loaded:
         data: object = self._document.data()
         if not isinstance(data, dict):
             if self._document.root is not None or not self._problems:
@@ -104,7 +121,8 @@ class _Loading:
             raise self._failed()
         config = self._config(cast("dict[str, Any]", data))
         listed = self._listed(cast("dict[str, Any]", data))
-        self._drafting.read(listed)
+        if listed is not None:
+            self._drafting.read(listed)
         for where, text in self._document.refused:
             self._report(where, text)
         stages = self._planned()
@@ -129,17 +147,20 @@ class _Loading:
         made = build(PipelineConfig, values, (), self._report)
         return made if isinstance(made, PipelineConfig) else None
 
-    def _listed(self, data: dict[str, Any]) -> list[object]:
+    def _listed(self, data: dict[str, Any]) -> list[object] | None:
         if "stages" not in data:
             if not any(did_you_mean(key, ("stages",)) for key in data):
                 self._report((), "missing key 'stages', a list of stages")
-            return []
+            return None
         listed: object = data["stages"]
         if isinstance(listed, list):
-            return cast("list[object]", listed)
+            if len(stages := cast("list[object]", listed)) <= _MAX_STAGES:
+                return stages
+            self._report(("stages", _MAX_STAGES), f"more than {_MAX_STAGES} stages")
+            return None
         if listed is not INVALID:
             self._report(("stages",), f"expected a list of stages, got {kind_of_value(listed)}")
-        return []
+        return None
 
     def _planned(self) -> list[PlannedStage]:
         return [
@@ -162,15 +183,29 @@ class _Loading:
 
     def _report(self, where: Path, text: str, *, key: bool = False, offset: int | None = None) -> None:
         mark = self._document.mark(where, key=key) if offset is None else self._document.within(where, offset)
-        if offset is not None and self._document.tainted(where):
-            text = "not an expression; its text has a secret in it and is not shown"
-        self._problems.append(mark.problem(self._secrets.mask(self._worded(where[:-1] if key else where, text))))
+        if own := self._document.secrets_in(where):
+            text = _QUOTED.sub(lambda quoted: hide(quoted[0], own), text)
+            text = "not an expression; it has a secret in it and is not shown" if offset is not None else text
+        text = self._secrets.mask(self._worded(where[:-1] if key else where, text))
+        self._problems.append(mark.problem(" ".join(_shortened(text).split())))
+        if len(self._problems) >= _MAX_PROBLEMS:
+            raise _EnoughError
 
     def _worded(self, where: Path, text: str) -> str:
         if where[:1] != ("stages",) or len(where) < 2:
-            return stage_text(None, () if where == ("stages",) else where, text)
+            return stage_text(None, where, text)
         draft = next((draft for draft in self._drafting.drafts if draft.index == where[1]), None)
-        return stage_text(_title(draft) if draft else None, () if where[2:] in _KINDS else where[2:], text)
+        return stage_text(self._title(draft) if draft else None, () if where[2:] in _KINDS else where[2:], text)
+
+    def _title(self, draft: Draft) -> str:
+        who = f"{draft.role} {draft.kind}".strip()
+        if not draft.name or not who:
+            return f"stage {draft.index + 1}"
+        at: Path = ("stages", draft.index)
+        kinds, names = self._document.secrets_in((*at, draft.role)), self._document.secrets_in((*at, "name"))
+        # A name that was not given is made of the kind.
+        name = HIDDEN if kinds and draft.given_name is None else hide(draft.name, names)
+        return f"stage '{name}' ({hide(who, kinds)})"
 
     def _failed(self) -> ConfigError:
         """Return the error, what a file says by its lines, what was set beside it behind that."""
@@ -179,6 +214,5 @@ class _Loading:
         return ConfigError(*unique)
 
 
-def _title(draft: Draft) -> str:
-    who = f"{draft.role} {draft.kind}".strip()
-    return f"stage '{draft.name}' ({who})" if draft.name and who else f"stage {draft.index + 1}"
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

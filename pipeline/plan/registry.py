@@ -87,7 +87,7 @@ class Registry:
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise NotFoundError(f"'{name[:200]}' is no name of code; expected module:name, like enrich:add_weather")
+            raise NotFoundError(f"'{name}' is no name of code; expected module:name, like enrich:add_weather")
         module = self._module(match[1])
         try:
             return getattr(module, match[2])

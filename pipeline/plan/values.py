@@ -158,6 +158,9 @@ class _Check:
                 return INVALID
         elif not self._python or not _is_quantity(value):
             return _NO
+        elif not _in_range(value):
+            self._report(where, "expected a number that is finite and not negative")
+            return INVALID
         return self._bounded(value, option, where)
 
     def _list(self, value: Sequence[Any], option: Option, where: Path) -> Any:
@@ -251,7 +254,12 @@ def _is_quantity(value: Any) -> bool:
     if isinstance(value, tuple):
         pair = cast("tuple[object, ...]", value)
         return len(pair) == 2 and all(map(_is_quantity, pair))
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_range(value: object) -> bool:
+    parts = cast("tuple[float, ...]", value) if isinstance(value, tuple) else (cast("float", value),)
+    return all(0 <= part < math.inf for part in parts)
 
 
 def _breach(value: Any, meta: Meta, unit: str | None) -> str | None:
@@ -264,7 +272,7 @@ def _breach(value: Any, meta: Meta, unit: str | None) -> str | None:
     if isinstance(value, str) and meta.pattern is not None and not re.search(meta.pattern, value):
         return f"expected text that matches {meta.pattern}"
     if isinstance(value, Sized):
-        return _wrong_length(len(value), meta, "characters" if isinstance(value, str) else "values")
+        return _wrong_length(len(value), meta, "character" if isinstance(value, str) else "value")
     return None
 
 
@@ -279,9 +287,13 @@ _BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
 
 def _wrong_length(length: int, meta: Meta, of: str) -> str | None:
     if meta.min_length is not None and length < meta.min_length:
-        return f"expected at least {meta.min_length} {of}" if length else "expected something, got nothing"
+        return (
+            f"expected at least {meta.min_length} {of}{'s' * (meta.min_length > 1)}"
+            if length
+            else "expected something, got nothing"
+        )
     if meta.max_length is not None and length > meta.max_length:
-        return f"expected at most {meta.max_length} {of}"
+        return f"expected at most {meta.max_length} {of}{'s' * (meta.max_length > 1)}"
     return None
 
 

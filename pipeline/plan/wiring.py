@@ -51,17 +51,29 @@ def check_wiring(stages: Sequence[Wire], say: Say) -> None:
 
 def outputs_of(stages: Sequence[Wire]) -> dict[str, tuple[str, ...]]:
     """Return who reads from each stage, in the order of the stages."""
-    return {stage.name: tuple(other.name for other in stages if stage.name in other.inputs) for stage in stages}
+    outputs: dict[str, list[str]] = {stage.name: [] for stage in stages}
+    for stage in stages:
+        for name in dict.fromkeys(stage.inputs):
+            if name in outputs:
+                outputs[name].append(stage.name)
+    return {name: tuple(readers) for name, readers in outputs.items()}
 
 
 def in_order(stages: Sequence[Wire]) -> list[str]:
     """Return the names in the order of the data; a cycle and what is behind it are left out."""
-    order: list[str] = []
+    order: dict[str, None] = {}
     waiting = list(stages)
-    while ready := [stage for stage in waiting if all(name in order for name in stage.inputs)]:
-        order.append(ready[0].name)
-        waiting.remove(ready[0])
-    return order
+    while waiting:
+        rest: list[Wire] = []
+        for stage in waiting:
+            if all(name in order for name in stage.inputs):
+                order[stage.name] = None
+            else:
+                rest.append(stage)
+        if len(rest) == len(waiting):
+            break
+        waiting = rest
+    return list(order)
 
 
 def _check_ends(stages: Sequence[Wire], outputs: Mapping[str, tuple[str, ...]], say: Say) -> None:

@@ -42,7 +42,7 @@ class Generate(Source, kw_only=True):
 
 
 class Iterable_(Source, kw_only=True):
-    records: Annotated[Iterable[Any], key("Any iterable.")]
+    records: Annotated[Callable[[], Iterable[Any]], key("Gives any iterable.")]
 
     def replays(self) -> bool:
         return False
