@@ -16,7 +16,11 @@ Where each idea comes from:
   ready": Kafka's producer;
 - forgetting on a cumulative sum alarm: Page (1954); waiting up to a control limit, then going: optimal batching
   policies (Xu et al. 2023);
-- closing when nobody is expected: at light load, waiting buys nothing.
+- closing when hardly anybody is expected: at light load, waiting buys nothing.
+
+Measured in the simulator of `tests.benchmarks` and added to these: the alarm goes by the noise of the last 50 batches
+and by more than a pause of all batches in flight can add; noise that grows makes older ratios be forgotten; ratios that
+led to the alarm of a large change are not taken for noise.
 
 What it must never see is a queue upstream: smaller batches make a fixed backlog slower to drain, so a law that
 shrinks on it never recovers. It sees only the wait in the open batch, which scales with the size, and the time from
@@ -31,7 +35,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.control.affine import AffineModel
-from pipeline.control.drift import Drift, Widening
+from pipeline.control.drift import MOST, Drift, Widening
 from pipeline.control.law import Change, Observation
 from pipeline.control.ring import Ring, quantile
 
@@ -43,6 +47,7 @@ _ENOUGH = 20  # below that many ratios a quantile says little
 _FEW = 5
 _PATIENCE = 10  # batches in a row that show the target cannot be met
 _GROWTH = 2  # a size may be this many times the largest tried
+_BEYOND_NOISE = 2.0  # a change by this factor is not noise, so neither are the ratios that led to its alarm
 _GAP_WEIGHT = 0.1
 _LONGEST_GAP = 10.0  # in targets: an idle hour must not outweigh the burst that follows it
 _RATIO_CAP = 20.0  # one ratio counts as at most this in a mean
@@ -114,10 +119,7 @@ class AdaptiveLaw:
         return self._gap is None or 2.0 * self._gap <= remaining
 
     def arrived(self, count: int, now: float) -> None:
-        """Follow the mean gap between arrivals. Records of one instant are one arrival.
-
-        Also when they fill several batches.
-        """
+        """Follow the mean gap between arrivals; records of one instant are one, also when they fill several batches."""
         last = self._last_arrival
         if last is not None and now <= last:
             return
@@ -171,6 +173,7 @@ class AdaptiveLaw:
         self._service_ratios.load(state.service_ratios)
         self._record_ratios.load(state.record_ratios)
         self._drift.clear()
+        self._widening.clear()
         self._ramping = False
         self._measure_headroom(state.permits)
         self.limit = max(self._min, min(state.limit, self._max))
@@ -180,10 +183,10 @@ class AdaptiveLaw:
         return True
 
     def status(self) -> dict[str, float]:
-        """Return the limit.
+        """Return what the law goes by.
 
-        The two costs in seconds, the two headrooms, the linger of a full batch, the mean gap between arrivals and
-        whether the target is out of reach.
+        The limit, both costs in seconds, the headroom of the service and of a full batch's oldest record, the linger
+        of a single record, the mean gap between arrivals, and whether the target is out of reach.
         """
         return {
             "limit": self.limit,
@@ -204,7 +207,11 @@ class AdaptiveLaw:
         ratio = service / self._model.predict(seen.size)
         alarm = 0 if first else self._drift.push((ratio - 1.0) / self._deviation(), _threshold(seen.permits))
         if alarm:
-            self._model.forget(abs(alarm))
+            moved = self._model.forget(abs(alarm))
+            self._widening.clear()
+            if not 1.0 / _BEYOND_NOISE < moved < _BEYOND_NOISE:
+                for ring in (self._service_ratios, self._record_ratios):
+                    ring.drop(abs(alarm) - 1)
         else:
             self._follow_noise(ratio)
             self._service_ratios.push(ratio)
@@ -233,28 +240,25 @@ class AdaptiveLaw:
 
     def _measure_headroom(self, permits: int) -> None:
         self._permits_seen = permits
-        self._headroom = max(1.0, self._quantile(self._service_ratios, 1.0))
+        self._headroom = max(1.0, self._statistic(self._service_ratios))
         if not self._of_record:
             self._record_headroom = self._headroom
         elif self._record_ratios:
-            self._record_headroom = max(self._headroom, self._quantile(self._record_ratios, 1.0))
+            self._record_headroom = max(self._headroom, self._statistic(self._record_ratios))
         else:
             # A batch fills while the ones before it are served: with one permit it waits for a whole service.
             self._record_headroom = self._headroom * (1.0 + 1.0 / permits)
 
-    def _quantile(self, ring: Ring, least: float) -> float:
+    def _statistic(self, ring: Ring) -> float:
         """Return the statistic of a ring that the target is about, on the safe side while the ring holds little."""
         count = len(ring)
         if count < _ENOUGH:
             floor = 1.1 if self._share is None else 1.25 if count < _FEW else 1.15
-            return max(floor, min(ring.largest(), _RATIO_CAP) if count else least)
+            return max(floor, min(ring.largest(), _RATIO_CAP) if count else 1.0)
         return ring.mean(_RATIO_CAP) if self._share is None else ring.quantile(self._share)
 
     def _judge(self) -> list[Change]:
-        """Count batches that show the target to be out of reach of the smallest size.
-
-        And say when that begins or ends.
-        """
+        """Count batches that show the target to be out of reach of the smallest size; say when that begins or ends."""
         headroom = self._record_headroom if len(self._service_ratios) >= _ENOUGH else 1.0
         if headroom * self._model.predict(self._min) <= self._budget:
             self._misses = 0
@@ -298,8 +302,8 @@ class AdaptiveLaw:
 
 
 def _threshold(permits: int) -> float:
-    """Return what a drift must sum up to: with more batches in flight more of them end before a new size shows."""
-    return 5.0 + 2.0 * math.log2(max(1, permits))
+    """Return what a drift must sum up to: more than one pause can add that holds up all batches in flight."""
+    return max(5.0, MOST * permits + 0.5)
 
 
 def _stretch(seen: Observation, service: float) -> float:

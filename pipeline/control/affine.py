@@ -18,7 +18,7 @@ _FEW = 8
 _FIRST_FIXED = 0.99  # one batch cannot tell the costs apart: taken as nearly all fixed, so that a larger one is tried
 _SLOPE_FLOOR = 0.02  # share of the time that is due to records, at least: a size must always cost something
 _USUAL_NOISE = 0.05  # what a residual is taken to be while there are few to say
-_SLOPE_ERROR = 0.2  # above this relative error of the slope the sizes seen do not tell
+_SLOPE_ERROR = 0.1  # above this error of the share that is due to records the sizes seen do not tell
 
 
 class AffineModel:
@@ -61,11 +61,13 @@ class AffineModel:
         self.per_record = per_record
         self._samples = deque(samples, maxlen=_WINDOW)
 
-    def forget(self, keep: int) -> None:
-        """Drop all but the last `keep` samples, and scale both costs to what those say."""
+    def forget(self, keep: int) -> float:
+        """Drop all but the last `keep` samples, scale both costs to what those say, and return by how much."""
         while len(self._samples) > keep:
             self._samples.popleft()
-        self._scale(median(seconds / self.predict(size) for size, seconds in self._samples))
+        factor = median(seconds / self.predict(size) for size, seconds in self._samples)
+        self._scale(factor)
+        return factor
 
     def fit(self) -> None:
         """Fit both costs to the samples, or scale them alike where the sizes seen do not tell them apart."""
@@ -98,10 +100,7 @@ def _centre(ratios: Sequence[float]) -> float:
 
 
 def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | None:
-    """Return (fixed.
-
-    Per record) with the least squared error relative to the prediction, or None where the slope is mostly noise.
-    """
+    """Return both costs with the least squared relative error, or None where the slope would be mostly noise."""
     count = len(rows)
     mean_size = sum(size for _, _, size in rows) / count
     spread = sum((size / mean_size - 1.0) ** 2 for _, _, size in rows)

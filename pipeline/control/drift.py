@@ -1,11 +1,15 @@
 """Notices that a ratio which should hover around 1 has moved, or spreads wider: cumulative sums (Page's CUSUM)."""
 
-__all__ = ("Drift", "Widening")
+__all__ = ("MOST", "Drift", "Widening")
 
 _CLIP = 2.5  # one outlier, however large, adds no more than this
 _ALLOWANCE = 0.75  # deviations smaller than this, in standard deviations, are noise
+MOST = _CLIP - _ALLOWANCE
+"""What one value adds to a sum at most."""
+
 _USUAL_MISSES = 0.15  # three times the share expected beyond each end of the range
 _MISSES = 1.6
+_CAP = 2.2  # a burst beyond one end counts for as long as three values do
 
 
 class Drift:
@@ -50,9 +54,13 @@ class Widening:
 
     def push(self, above: bool, below: bool) -> bool:
         """Add a value that was above the range, below it, or neither; return whether the range is no longer theirs."""
-        self._above = max(0.0, self._above + above - _USUAL_MISSES)
-        self._below = max(0.0, self._below + below - _USUAL_MISSES)
+        self._above = min(_CAP, max(0.0, self._above + above - _USUAL_MISSES))
+        self._below = min(_CAP, max(0.0, self._below + below - _USUAL_MISSES))
         if min(self._above, self._below) <= _MISSES:
             return False
-        self._above = self._below = 0.0
+        self.clear()
         return True
+
+    def clear(self) -> None:
+        """Start both counts anew."""
+        self._above = self._below = 0.0

@@ -1,10 +1,13 @@
 """What decides the size of a batch, and what the batcher's actor tells it: the interface of the control laws.
 
-The actor drives a law like this. It fixes `law.limit` for a batch when it opens it. It tells `arrived` whenever
-records are admitted. It closes the batch when it holds `limit` records, when another would pass `max_bytes`, when its
-oldest record has been in it for `linger(size)` seconds, when `expects(remaining)` is false, or when the engine asks
-for it. Closing takes a permit (`permits` of them, or `permits_for` as it measures). It tells `observe` of each batch
-that ended well at its first attempt, and of no other: a failure or a retry says nothing about how long a size takes.
+The actor drives a law like this. It fixes `law.limit` for a batch when it opens it, and may let a batch that is still
+open grow with a limit that was raised since; lowered it must not be, or what no longer fits waits for another round.
+It tells `arrived` whenever records are admitted. It closes the batch when it holds `limit` records, when another would
+pass `max_bytes`, when its oldest record has been in it for `linger(size)` seconds, when `expects(remaining)` is false,
+or when the engine asks for it. Closing takes a permit (`permits` of them, or `permits_for` as it measures), filling
+does not: batches that open only with a permit leave records waiting upstream, where nobody counts it (measured at 90 %
+load: 58 % of records over the target instead of 1 %). It tells `observe` of each batch that ended well at its first
+attempt, and of no other: a failure or a retry says nothing about how long a size takes.
 
 A law knows no time but what it is handed, so it is tested without a clock.
 """

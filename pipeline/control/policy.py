@@ -4,7 +4,7 @@ import errno
 import sqlite3
 from enum import Enum
 
-from pipeline.errors import RecordError, RecordErrors, StageError, StateError, StorageError, Unavailable
+from pipeline.errors import PipelineError, RecordError, RecordErrors, Unavailable
 
 __all__ = ("Kind", "classify", "status_of")
 
@@ -44,7 +44,7 @@ def classify(error: BaseException) -> Kind:
     """Tell what kind of failure an exception is."""
     if isinstance(error, RecordError | RecordErrors):
         return Kind.RECORD
-    if isinstance(error, StorageError | StateError | StageError | MemoryError):
+    if isinstance(error, PipelineError | MemoryError):
         return Kind.FAULT
     if isinstance(error, Unavailable | TimeoutError):
         return Kind.UNAVAILABLE

@@ -43,6 +43,11 @@ class Ring:
         """Forget all but the last `count` values."""
         self.load(list(self._values)[-count:])
 
+    def drop(self, count: int) -> None:
+        """Forget the last `count` values."""
+        values = list(self._values)
+        self.load(values[: max(0, len(values) - count)])
+
     def clear(self) -> None:
         """Forget all values."""
         self._values.clear()

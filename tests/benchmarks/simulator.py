@@ -1,5 +1,4 @@
-"""A batcher, its permits and the stations behind it in virtual time: what a control law does in a hundred seconds, in
-a tenth of one.
+"""A batcher, its permits and the stations behind it in virtual time: a hundred seconds in a tenth of one.
 
 Everything is drawn from seeds: two laws that are compared meet the same noise, batch by batch. The batcher here is
 the one that the laws are written for: a batch fills while it waits for a permit, keeps the limit that it was opened
@@ -25,8 +24,7 @@ Arrival = tuple[float, int, str]
 
 @dataclass(frozen=True)
 class Cost:
-    """How long a batch takes: seconds, fixed and for each record, times lognormal noise with a mean of 1; and what
-    disturbs it.
+    """How long a batch takes: a fixed time and one for each record, with lognormal noise of mean 1, and disturbances.
 
     `change` gives the factors of both costs, `deviation_at` the deviation of the noise, by time. `spikes` is a share
     of batches and their factor, `first` a number of batches at the start and their factor, `once` the index of one
