@@ -12,7 +12,7 @@ from pipeline.flow.batcher import BatcherActor
 from pipeline.flow.processor import ProcessorActor
 from pipeline.flow.run import Run
 from pipeline.flow.sink import SinkActor
-from pipeline.flow.source import SourceActor
+from pipeline.flow.source import SourceActor, first_of_run
 from pipeline.flow.step import Step
 from pipeline.flow.wiring import Wiring, held_by_sinks
 from pipeline.flow.work import make_step
@@ -158,7 +158,7 @@ async def _open_sink(
         fresh=options.fresh,
         repeat=options.repeat,
         dry=options.dry_run,
-        held_from={name: source.number for name, source in cut.sources.items()} if cut is not None else {},
+        held_from={source.name: _first_number(assembly, source) for source in run.topology.sources},
     )
     if state is not None:
         context.announce = lambda files: state.announce(planned.name, files)
@@ -166,6 +166,15 @@ async def _open_sink(
     assembly.sinks.append(actor)
     stack.push_async_callback(actor.close)
     await _opened(run.topology, planned.name, actor.open())
+
+
+def _first_number(assembly: Assembly, source: PlannedStage) -> int:
+    """Return the number below which no record of a source comes again."""
+    assert isinstance(source.spec, Source)
+    point = assembly.cut.sources.get(source.name) if assembly.cut is not None else None
+    if not source.spec.replays():
+        return first_of_run(assembly.run.number)
+    return point.number if point is not None else 0
 
 
 async def _open_processor(
@@ -179,6 +188,8 @@ async def _open_processor(
         context.state = KeyedChanges(planned.name, run.ledger, run.changes, saved)
     work = await _opened(run.topology, planned.name, planned.spec.open(context))
     step = make_step(run, planned.name, planned.spec, work)
+    spec = planned.spec
+    step.reopen = lambda: spec.open(context)
     stack.push_async_callback(step.close)
     return step
 

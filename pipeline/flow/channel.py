@@ -61,6 +61,7 @@ class Channel:
         if self._senders or not self._has_room(batch):
             await self._wait_for_room(batch)
         if self.abandoned:
+            _forget(batch)
             return
         self._queue.append(batch)
         self.records += len(batch.records)
@@ -115,6 +116,8 @@ class Channel:
     def abandon(self) -> None:
         """Tell, as the receiver, that nothing more is taken: what is inside and what comes stays unsettled."""
         self.abandoned = True
+        for batch in self._queue:
+            _forget(batch)
         self._queue.clear()
         self.records = self.bytes = 0
         for sender in self._senders:
@@ -166,3 +169,10 @@ class Channel:
     def _wake_receiver(self) -> None:
         if self._wants_data and self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(None)
+
+
+def _forget(batch: Batch) -> None:
+    # The batcher that cut it would wait for its permit for ever.
+    if batch.ticket is not None:
+        batch.ticket.smooth = False
+        batch.ticket.close()

@@ -69,7 +69,7 @@ class ProcessorActor:
         try:
             for step in self._steps:
                 started = self._run.clock.now()
-                batch, halt_here = await step.run(batch, rest)
+                batch, halt_here = await self._step(step, batch, rest)
                 seconds = self._run.clock.now() - started
                 step.metrics.busy_seconds += seconds
                 step.metrics.took(seconds)
@@ -86,6 +86,16 @@ class ProcessorActor:
             return await self._hand_on(batch, halt)
 
         return hand_on
+
+    async def _step(self, step: Step, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        while True:
+            try:
+                return await step.run(batch, rest)
+            except (Abandoned, Halt):
+                raise
+            except Exception as error:
+                # Whatever goes wrong with a record was dealt with; this is the stage itself.
+                await step.restart(error)
 
     async def _hand_on(self, batch: Batch, halt: Halt | None) -> bool:
         started = self._run.clock.now()

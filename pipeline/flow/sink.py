@@ -12,6 +12,7 @@ from pipeline.errors import RecordErrors
 from pipeline.flow.attempts import Abandoned, Attempts, Spent
 from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import batch_before
+from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.flow.step import Rest
 from pipeline.flow.window import Window
@@ -37,6 +38,7 @@ class SinkActor:
         self._context = context
         self._metrics = run.metrics[name]
         self._attempts = Attempts(run, name, sink)
+        self._restarts = Restarts(run, name, sink.restart)
         # What the sink holds of records that will come again: from the cut, or from its own database.
         self._held = Held.decode(point.held if point is not None else None)
         self._recovered = bool(self._held)
@@ -239,7 +241,23 @@ class SinkActor:
                 await self.writer.write(batch)
                 self._note(batch)
 
-        await self._attempts.make(attempt, batch, rest, retries)
+        while True:
+            try:
+                await self._attempts.make(attempt, batch, rest, retries)
+                return
+            except (Abandoned, Spent):
+                raise
+            except Exception as error:
+                await self._restart(error)
+
+    async def _restart(self, error: Exception) -> None:
+        """Open the sink again where it is, after an error that no record explains."""
+        self._restarts.check(error)
+        async with self._writing:
+            if isinstance(self.writer, PositionWriter):
+                self._context.position = self.writer.position()
+            await self.close()
+            self.writer = await self._sink.open(self._context)
 
     def _note(self, batch: Batch) -> None:
         """Keep the books in the very turn in which the write is done, so that no cut sees one without the other."""

@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 
 from pipeline.batch import Batch, Failed, SourceSpan
-from pipeline.errors import ConfigError, PipelineError, StageError
+from pipeline.errors import ConfigError
 from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
+from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.settle.cut import SourcePoint
 from pipeline.spans import Spans
@@ -60,7 +61,7 @@ class SourceActor:
         self._scope: anyio.CancelScope | None = None
         self._passed: deque[_Passed] = deque()
         self._metrics = run.metrics[name]
-        self._restarts: list[float] = []
+        self._restarts = Restarts(run, name, source.restart)
         self._cursor: Any
         self._start(point)
 
@@ -69,7 +70,7 @@ class SourceActor:
         replays = self._source.replays()
         if point is None or not replays:
             # No number ever means two records: where nothing can be read again, each run numbers in a range of its own.
-            first = 0 if replays else self._run.number << 40
+            first = 0 if replays else first_of_run(self._run.number)
             self._known = Spans()
             self._cursor = None
         else:
@@ -98,10 +99,13 @@ class SourceActor:
                 try:
                     await self._read()
                     break
-                except PipelineError:
+                except Halt:
                     raise
                 except Exception as error:
-                    await self._restart(error)
+                    self._restarts.check(error)
+                    # Open it again behind the last chunk that was let in.
+                    await self.close()
+                    await self.open()
         except Halt as halt:
             self._run.stop(halt)
         finally:
@@ -244,21 +248,10 @@ class SourceActor:
         batch.keep(keep)
         batch.spans = remaining
 
-    async def _restart(self, error: Exception) -> None:
-        """Open the source again at its last cursor, if it may be restarted and has not been too often."""
-        restart = self._source.restart
-        now = self._run.clock.now()
-        text = f"stage '{self.name}' (source {self._metrics.kind}): {type(error).__name__}: {error}"
-        if restart is None:
-            raise StageError(text) from error
-        within: Any = restart.within
-        self._restarts = [at for at in self._restarts if now - at < within]
-        if len(self._restarts) >= restart.attempts:
-            raise StageError(f"{text} (after {len(self._restarts)} restarts)") from error
-        self._restarts.append(now)
-        self._run.events.emit("restart", stage=self.name, error=text)
-        await self.close()
-        await self.open()
+
+def first_of_run(run: int) -> int:
+    """Return the first number of a source that can't replay: each run numbers in a range of its own."""
+    return run << 40
 
 
 def _first_of(chunk: Chunk, count: int) -> Chunk:

@@ -1,12 +1,13 @@
 """What every form of a processor's work shares: its counters, its attempts, and what a failure means."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from pipeline.batch import Batch
 from pipeline.control.policy import Kind
 from pipeline.flow.attempts import Attempts, Spent
+from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.stage import FunctionContext, Processor, Work
 
@@ -21,9 +22,12 @@ class Step:
     def __init__(self, run: Run, name: str, spec: Processor, opened: Work) -> None:
         self.name = name
         self.opened = opened
+        self.reopen: Callable[[], Awaitable[Work]] | None = None
+        """Opens the stage again, for a restart."""
         self.run_of = run
         self.metrics = run.metrics[name]
         self.attempts = Attempts(run, name, spec)
+        self._restarts = Restarts(run, name, spec.restart)
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
         self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
 
@@ -37,6 +41,16 @@ class Step:
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         """Do the work of this form."""
         raise NotImplementedError
+
+    async def restart(self, error: Exception) -> None:
+        """Open the stage again after an error that no record explains, if it may be.
+
+        :raises StageError: when it may not.
+        """
+        self._restarts.check(error)
+        await self.close()
+        if self.reopen is not None:
+            self.opened = await self.reopen()
 
     async def close(self) -> None:
         """Let go of what the stage opened."""

@@ -21,9 +21,10 @@ class StreamedStep(Step):
     will give for a record when it asks for the next one; that is when the record's results are known.
     """
 
+    opened: Streamed
+
     def __init__(self, run: Run, name: str, spec: Processor, work: Streamed) -> None:
         super().__init__(run, name, spec, work)
-        self._work = work
         self._feed: _Feed | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended = False
@@ -32,7 +33,7 @@ class StreamedStep(Step):
 
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         """Feed each record of a batch."""
-        if self._work.groups:
+        if self.opened.groups:
             return await self._work_in_groups(batch)
         results: list[Any] = []
         for record in batch.records:
@@ -110,7 +111,7 @@ class StreamedStep(Step):
 
     async def _operate(self, feed: "_Feed") -> None:
         try:
-            async with aclosing(_closable(self._work.function(feed))) as outputs:
+            async with aclosing(_closable(self.opened.function(feed))) as outputs:
                 async for output in outputs:
                     feed.outputs.append(output)
         except Exception as error:

@@ -33,9 +33,10 @@ _SLOW_CALL = 0.05
 class EachStep(Step):
     """A synchronous function for each record: one pass over the list, at the cost of the calls."""
 
+    opened: Each
+
     def __init__(self, run: Run, name: str, spec: Processor, work: Each) -> None:
         super().__init__(run, name, spec, work)
-        self._work = work
         self._copies = self.keeps and work.changes
         self._warned = False
 
@@ -74,11 +75,11 @@ class EachStep(Step):
                 turn = clock.now()
 
     def _calls(self, batch: Batch, inputs: list[Any], start: int = 0) -> Iterator[Any]:
-        function = self._work.function
+        function = self.opened.function
         records = islice(inputs, start, None) if start else inputs
-        if self._work.origins:
+        if self.opened.origins:
             return map(function, records, map(batch.origin, range(start, len(inputs))))
-        if self._work.context:
+        if self.opened.context:
             contexts = (self.context(batch, index, 1) for index in range(start, len(inputs)))
             return (function(record, context=context) for record, context in zip(records, contexts, strict=False))
         return map(function, records)
@@ -91,11 +92,11 @@ class EachStep(Step):
             if first:
                 raise first.pop()
             record = copy_record(batch.records[index]) if self._copies else batch.records[index]
-            if self._work.origins:
-                return self._work.function(record, batch.origin(index))
-            if self._work.context:
-                return self._work.function(record, context=self.context(batch, index, number))
-            return self._work.function(record)
+            if self.opened.origins:
+                return self.opened.function(record, batch.origin(index))
+            if self.opened.context:
+                return self.opened.function(record, context=self.context(batch, index, number))
+            return self.opened.function(record)
 
         try:
             return await self.attempts.make(attempt, batch, rest)
@@ -103,7 +104,7 @@ class EachStep(Step):
             return self.spent(batch, index, batch.records[index], spent)
 
     def _finish(self, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
-        gives = self._work.gives
+        gives = self.opened.gives
         if gives == "any":
             return absorb(self.run_of, self.name, batch, results)
         if gives == "record":
@@ -138,9 +139,10 @@ class EachStep(Step):
 class EachAsyncStep(Step):
     """An asynchronous function for each record, ``concurrency`` records at a time over all batches."""
 
+    opened: EachAsync
+
     def __init__(self, run: Run, name: str, spec: Processor, work: EachAsync) -> None:
         super().__init__(run, name, spec, work)
-        self._work = work
         self._places = anyio.Semaphore(spec.concurrency)
         self._one_by_one = spec.concurrency == 1
 
@@ -183,9 +185,9 @@ class EachAsyncStep(Step):
 
         async def attempt(number: int) -> Any:
             given = copy_record(record) if self.keeps else record
-            if self._work.context:
-                return await self._work.function(given, context=self.context(batch, index, number))
-            return await self._work.function(given)
+            if self.opened.context:
+                return await self.opened.function(given, context=self.context(batch, index, number))
+            return await self.opened.function(given)
 
         try:
             return await self.attempts.make(attempt, batch)
@@ -196,14 +198,15 @@ class EachAsyncStep(Step):
 class WholeStep(Step):
     """A function for the list of a batch's records. A batch that fails is halved until the bad records stand alone."""
 
+    opened: Whole
+
     def __init__(self, run: Run, name: str, spec: Processor, work: Whole) -> None:
         super().__init__(run, name, spec, work)
-        self._work = work
         self._once = Retries(attempts=1)
 
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         """Call the function once for the whole batch, and again for parts of it only where that fails."""
-        if self._work.aggregate:
+        if self.opened.aggregate:
             return await self._aggregate(batch, rest)
         results: list[Any] = []
         try:
@@ -241,11 +244,11 @@ class WholeStep(Step):
 
     async def _invoke(self, batch: Batch, low: int, high: int, records: list[Any], attempt: int) -> list[Any]:
         extra: dict[str, Any] = {}
-        if self._work.context:
+        if self.opened.context:
             extra["context"] = self.context(batch, low, attempt)
-        if self._work.keys:
+        if self.opened.keys:
             extra["keys"] = [self.run_of.key_of(batch.origin(index)) for index in range(low, high)]
-        returned = self._work.function(records, **extra)
+        returned = self.opened.function(records, **extra)
         if inspect.isawaitable(returned):
             returned = await returned
         if not isinstance(returned, list | tuple) or isinstance(returned, Many):
