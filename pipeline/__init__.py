@@ -1,21 +1,21 @@
 """Streaming pipelines on asyncio: YAML or Python in, settled records out, and back after a crash."""
 
-from typing import TYPE_CHECKING, Any
-
-from pipeline.batch import Batch, Failed, Many, Origin
-from pipeline.errors import (
-    ConfigError,
-    DeadlineError,
-    LockedError,
-    PipelineError,
-    RecordError,
-    StageError,
-    StateError,
-    StorageError,
-    Unavailable,
-)
-
+# Nothing is imported until it is asked for: the command must be able to answer a signal before anything slow, and a
+# stage that needs an error class must not wait for all of the engine.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pipeline.batch import Batch, Failed, Many, Origin
+    from pipeline.errors import (
+        ConfigError,
+        DeadlineError,
+        LockedError,
+        PipelineError,
+        RecordError,
+        StageError,
+        StateError,
+        StorageError,
+        Unavailable,
+    )
     from pipeline.pipeline import Pipeline
     from pipeline.watch.report import Report
 
@@ -40,14 +40,18 @@ __all__ = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    # The engine is imported when it is asked for: a stage that needs an error class must not wait for all of it.
-    if name == "Pipeline":
-        from pipeline.pipeline import Pipeline
+_MODULES = {
+    "pipeline.batch": ("Batch", "Failed", "Many", "Origin"),
+    "pipeline.pipeline": ("Pipeline",),
+    "pipeline.watch.report": ("Report",),
+}
 
-        return Pipeline
-    if name == "Report":
-        from pipeline.watch.report import Report
 
-        return Report
-    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = next((module for module, names in _MODULES.items() if name in names), "pipeline.errors")
+    found = globals()[name] = getattr(import_module(module), name)
+    return found

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 
 from pipeline.cli.signals import Signals, Stopped
 
@@ -22,6 +21,8 @@ def main() -> int:
         code = stopped.code
     signals.ignore()
     code = _flushed(code)
+    import threading
+
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         os._exit(code)  # a function that blocks in a thread must not keep us
     return code

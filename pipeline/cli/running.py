@@ -112,13 +112,14 @@ class _Running:
                 os._exit(128 + number)
             loop.call_soon_threadsafe(self._stop, count)
 
-        with self._signals.listening(received):
-            self._ticking = loop.call_later(self._view.every, self._tick)
-            try:
-                with self._scope:
-                    return self._finish(await self._supervisor.run())
-            finally:
-                self._ticking.cancel()
+        self._signals.listen(received)
+        self._ticking = loop.call_later(self._view.every, self._tick)
+        try:
+            with self._scope:
+                return self._finish(await self._supervisor.run())
+        finally:
+            self._ticking.cancel()
+            self._signals.listen(None)
         raise Stopped(self._signals.exit_code)
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """SIGINT and SIGTERM from the first moment of the command on: an orderly end, never a traceback."""
 
 import signal
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from types import FrameType
+
+# What is imported here comes before the handlers are set, so it is as little as can be.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 __all__ = ("Signals", "Stopped")
 
@@ -40,16 +43,11 @@ class Signals:
         for number in _CAUGHT:
             signal.signal(number, signal.SIG_IGN)
 
-    @contextmanager
-    def listening(self, listener: Callable[[int, int], None]) -> Generator[None, None, None]:
-        """Call a listener with each signal and its count, between any two steps of the main thread."""
+    def listen(self, listener: "Callable[[int, int], None] | None") -> None:
+        """Call a listener with each signal and its count, between any two steps of the main thread; None for nobody."""
         self._listener = listener
-        try:
-            yield
-        finally:
-            self._listener = None
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: "FrameType | None") -> None:
         self.received.append(number)
         if self._listener is None:
             raise Stopped(self.exit_code)
