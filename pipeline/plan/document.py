@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from pipeline.errors import ConfigError, Problem
+from pipeline.plan.characters import LINE, CharacterError, decode, end_of, shield, unshield
 from pipeline.plan.scalars import INVALID, ScalarError, resolve
 
 __all__ = ("Document", "Entry", "Mark", "Node", "Path", "parse")
 
-MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
 MAX_DEPTH = 50
 MAX_ALIASES = 100
@@ -162,70 +162,15 @@ def parse(content: bytes | str, file: str, mark: Mark | None = None) -> Document
     """
     document = Document(file)
     try:
-        text = _decode(content, file)
-        _check_characters(text, file)
-        shielded = _shield(text)
-        document.root = _Composer(shielded, document, mark).compose()
+        document.root = _Composer(shield(decode(content)), document, mark).compose()
+    except CharacterError as error:
+        document.problems.append(Problem(file, *error.place, str(error)))
     except ConfigError as error:
         document.problems.extend(error.problems)
     if mark is not None:
         document.problems = [mark.problem(problem.text) for problem in document.problems]
     document.problems.sort()
     return document
-
-
-# --- characters -------------------------------------------------------------------------------------------------------
-
-_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-# YAML's own set; the last three are line breaks to YAML 1.1 only, and would move every line number behind them.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]")
-_LINE = re.compile(r"\r\n|\r|\n")
-
-
-def _decode(content: bytes | str, file: str) -> str:
-    if len(content) > MAX_BYTES:
-        raise ConfigError(Problem(file, 1, 1, f"larger than {MAX_BYTES >> 20} MiB"))
-    if isinstance(content, str):
-        return content.removeprefix("\ufeff")
-    mark, encoding = next(((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", "utf-8"))
-    body = content[len(mark) :]
-    try:
-        return body.decode(encoding)
-    except UnicodeDecodeError as error:
-        before = body[: error.start].decode(encoding, "replace")
-        raise ConfigError(
-            _place(before, file).problem(f"not {encoding.upper()[:6].rstrip('-')}: {error.reason}")
-        ) from None
-
-
-def _check_characters(text: str, file: str) -> None:
-    bad = _FORBIDDEN.search(text)
-    if bad:
-        place = _place(text[: bad.start()], file)
-        raise ConfigError(place.problem(f"character U+{ord(bad[0]):04X} is not allowed in YAML"))
-
-
-def _place(before: str, file: str) -> Mark:
-    lines = _LINE.split(before)
-    return Mark(file, len(lines), len(lines[-1]) + 1)
-
-
-# `{path: ${env:DIR}}` should mean what it looks like, but the braces would end the plain scalar. So while YAML is read,
-# what is special to it within `${...}` is replaced one for one, which leaves every column where it is.
-_REFERENCE = re.compile(r"\$\{(?:env|file):[^}\n\r\"'\\]*\}")
-_SHIELD = 0x10FF00
-_SHIELDED = {ord(char): _SHIELD + ord(char) for char in "{}[],:# "}
-_UNSHIELD = {code: char for char, code in _SHIELDED.items()}
-
-
-def _shield(text: str) -> str:
-    if any(chr(code) in text for code in _UNSHIELD):
-        return text
-    return _REFERENCE.sub(lambda match: match[0].translate(_SHIELDED), text)
-
-
-def _unshield(text: str) -> str:
-    return text.translate(_UNSHIELD)
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
@@ -300,7 +245,7 @@ class _Composer:
             self._anchors[event.anchor] = None  # until its end has come, an alias would hold itself
 
     def _scalar(self, event: Any) -> Node:
-        text = _unshield(event.value)
+        text = unshield(event.value)
         # With an anchor the text begins somewhere behind the mark.
         raw = "" if event.anchor else self._text[event.start_mark.index : event.end_mark.index]
         node = Node(text, self._at(event), event.style or "", raw)
@@ -385,11 +330,11 @@ class _Composer:
         at = error.problem_mark or error.context_mark
         line, column, index = (at.line + 1, at.column + 1, at.index) if at else (1, 1, -1)
         if index >= len(self._text):  # libyaml counts a line behind the last one
-            line, column = _place(self._text, "")[1:]
+            line, column = end_of(self._text)
         if self._text[index : index + 1] == "\t":
             text = "a tab can't indent or separate here; use spaces"
         else:
-            text = _unshield(f"not valid YAML: {error.problem}{_around(error, line)}")
+            text = unshield(f"not valid YAML: {error.problem}{_around(error, line)}")
         return Problem(self._document.file, line, column, text)
 
 
@@ -427,7 +372,7 @@ def _within(node: Node, offset: int) -> Mark:
 
 def _in_block(node: Node, offset: int) -> Mark:
     before = node.value[:offset].split("\n")
-    lines = _LINE.split(node.raw)[1:]
+    lines = LINE.split(node.raw)[1:]
     index = len(before) - 1
     if index >= len(lines):
         return node.mark

@@ -8,8 +8,9 @@ from pathlib import Path as FilePath
 from typing import Any, cast
 
 from pipeline.errors import ConfigError, Problem
+from pipeline.plan.characters import MAX_BYTES
 from pipeline.plan.checks import check_plan, stage_text
-from pipeline.plan.document import MAX_BYTES, Document, Path, parse
+from pipeline.plan.document import Document, Path, parse
 from pipeline.plan.drafts import Draft, Drafting
 from pipeline.plan.interpolation import HIDDEN, Secrets, hide, interpolate
 from pipeline.plan.keys import PipelineConfig

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ("ROLES", "check_name", "default_names", "did_you_mean", "unnamed_twins")
+__all__ = ("ROLES", "check_name", "default_names", "did_you_mean", "repeated", "unnamed_twins")
 
 ROLES = ("source", "batcher", "processor", "sink")
 

@@ -18,7 +18,7 @@ from pipeline.plan.schema import Key, keys_of
 from pipeline.plan.wiring import in_order, outputs_of
 from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage
 
-__all__ = ("Memory", "PlannedStage", "Topology", "assemble", "build_topology")
+__all__ = ("NOWHERE", "Memory", "PlannedStage", "Topology", "assemble", "build_topology", "channel_of")
 
 
 NOWHERE = Mark("")
