@@ -14,6 +14,7 @@ from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.sizes import estimate
 from pipeline.settle.cut import SourcePoint
 from pipeline.spans import Spans
 from pipeline.stage import Chunk, Reader, Source, SourceContext
@@ -205,7 +206,7 @@ class SourceActor:
             self.name,
             range(first, first + count),
             spans=[(self.name, first, first + count)],
-            size=chunk.size,
+            size=chunk.size or estimate(records),
             admitted=self._run.clock.now(),
         )
         halt = self._take_out_failed(batch, chunk) if chunk.failed else None

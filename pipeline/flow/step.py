@@ -9,6 +9,7 @@ from pipeline.control.policy import Kind
 from pipeline.flow.attempts import Attempts, Spent
 from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.sizes import estimate
 from pipeline.stage import FunctionContext, Processor, Work
 
 __all__ = ("Rest", "Step")
@@ -31,10 +32,18 @@ class Step:
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
         self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
 
+    @property
+    def remakes(self) -> bool:
+        """Whether the records that go on may be of other sizes than those that came."""
+        return True
+
     async def run(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
         """Do the work."""
         self.metrics.records_in += len(batch.records)
+        before = batch.records
         batch, halt = await self.work(batch, rest)
+        if batch.records is not before and self.remakes:
+            batch.size = estimate(batch.records)
         self.metrics.records_out += len(batch.records)
         return batch, halt
 

@@ -23,8 +23,9 @@ from pipeline.stage import Each, EachAsync, Processor, Streamed, Whole
 
 __all__ = ("EachAsyncStep", "EachStep", "WholeStep", "make_step")
 
-_SLICE = 128
-"""Records between two looks at the clock; at 1 us a record the look costs 1 % of it."""
+_FIRST_SLICE = 8
+_LONGEST_SLICE = 1024
+"""Records between two looks at the clock."""
 _YIELD_AFTER = 0.005
 """Seconds of uninterrupted work after which other tasks get a turn."""
 _SLOW_CALL = 0.05
@@ -39,6 +40,12 @@ class EachStep(Step):
         super().__init__(run, name, spec, work)
         self._copies = self.keeps and work.changes
         self._warned = False
+        self._slice = _FIRST_SLICE
+
+    @property
+    def remakes(self) -> bool:
+        """Whether it is no filter."""
+        return self.opened.gives != "keep"
 
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         """Call the function for each record; one that fails is tried again, and the pass goes on behind it."""
@@ -57,11 +64,12 @@ class EachStep(Step):
         calls = self._calls(batch, inputs)
         count = len(records)
         clock = self.run_of.clock
-        turn = clock.now()
+        turn = before = clock.now()
         while len(results) < count:
-            wanted = min(len(results) + _SLICE, count)
+            done = len(results)
+            wanted = min(done + self._slice, count)
             try:
-                results.extend(islice(calls, _SLICE))
+                results.extend(islice(calls, wanted - done))
                 if len(results) < wanted:
                     # A StopIteration out of the function looks like the end of the records.
                     raise RuntimeError("the function raised StopIteration")
@@ -69,10 +77,12 @@ class EachStep(Step):
                 index = len(results)
                 results.append(await self._again(batch, index, error, rest))
                 calls = self._calls(batch, inputs, index + 1)
-            if clock.now() - turn > _YIELD_AFTER:
-                self._look_for_slow_calls(clock.now() - turn)
+            now = clock.now()
+            self._fit_slice(now - before, len(results) - done)
+            if now - turn > _YIELD_AFTER:
                 await anyio.lowlevel.checkpoint()
-                turn = clock.now()
+                now = turn = clock.now()
+            before = now
 
     def _calls(self, batch: Batch, inputs: list[Any], start: int = 0) -> Iterator[Any]:
         function = self.opened.function
@@ -126,8 +136,13 @@ class EachStep(Step):
         self.metrics.filtered += before - len(batch.records)
         return batch, None
 
-    def _look_for_slow_calls(self, seconds: float) -> None:
-        if seconds / _SLICE > _SLOW_CALL and not self._warned:
+    def _fit_slice(self, seconds: float, calls: int) -> None:
+        """Look at the clock as often as the function's speed asks for: a slice is to take about half a turn."""
+        if seconds > _YIELD_AFTER:
+            self._slice = max(1, int(calls * _YIELD_AFTER / 2 / seconds))
+        elif seconds < _YIELD_AFTER / 4:
+            self._slice = min(self._slice * 2, _LONGEST_SLICE)
+        if seconds > _SLOW_CALL * calls and not self._warned:
             self._warned = True
             self.run_of.events.emit(
                 "warning",
