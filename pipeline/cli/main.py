@@ -62,7 +62,10 @@ def cli(session: Session, debug: bool) -> None:
 
 
 def invoke(arguments: Sequence[str], signals: Signals | None = None) -> int:
-    """Run the command with these arguments and return its exit code. Signals that stop it raise `Stopped`."""
+    """Run the command with these arguments and return its exit code.
+
+    :raises Stopped: where it is to end at once with another code, and nothing more is to be said.
+    """
     session = Session(signals or Signals())
     try:
         result = cli.main(list(arguments), prog_name="pipeline", standalone_mode=False, obj=session)

@@ -53,7 +53,7 @@ def execute(request: Request, signals: Signals) -> int:
     """Load a config and run it to its end; return the exit code.
 
     :raises ConfigError: when the config is wrong.
-    :raises Stopped: when a signal comes before the run has begun.
+    :raises Stopped: when a second signal comes before the run has begun.
     """
     loaded = request.config.load()
     view = _view(request, loaded)
@@ -116,10 +116,12 @@ class _Running:
         self._ticking = loop.call_later(self._view.every, self._tick)
         try:
             with self._scope:
-                return self._finish(await self._supervisor.run())
+                code = self._finish(await self._supervisor.run())
+                # What is left is to let go of threads, which one that blocks could make long.
+                self._signals.listen(lambda number, count: os._exit(code))
+                return code
         finally:
             self._ticking.cancel()
-            self._signals.listen(None)
         raise Stopped(self._signals.exit_code)
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> None:

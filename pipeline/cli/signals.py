@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM from the first moment of the command on: an orderly end, never a traceback."""
 
+import os
 import signal
 
 # What is imported here comes before the handlers are set, so it is as little as can be.
@@ -22,7 +23,10 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Counts the signals that ask the command to stop. Until somebody listens, one raises `Stopped`."""
+    """Counts the signals that ask the command to stop. While nobody listens, one ends the process on the spot.
+
+    Nothing is under way then that a kill could hurt, whereas an exception in the midst of an import may be swallowed.
+    """
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -50,5 +54,5 @@ class Signals:
     def _receive(self, number: int, frame: "FrameType | None") -> None:
         self.received.append(number)
         if self._listener is None:
-            raise Stopped(self.exit_code)
+            os._exit(self.exit_code)
         self._listener(number, len(self.received))
