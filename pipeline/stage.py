@@ -190,6 +190,8 @@ class Source(Stage, kw_only=True):
     role: ClassVar[str] = "source"
     shares: ClassVar[bool] = False
     """Whether its records belong to somebody else too, so that the engine hands on shallow copies."""
+    python_only: ClassVar[bool] = False
+    """Whether it needs a live object, so that no config can name it."""
 
     restart: Annotated[Restart | None, key("Open the source again at its last cursor when it breaks.")] = None
 

@@ -104,6 +104,10 @@ class Drafting:
             return
         try:
             draft.declared = self._registry.stage(draft.role, kind)
+            if getattr(draft.declared, "python_only", False):
+                self._report(
+                    (*at, draft.role), f"{draft.role} '{kind}' is for Python only; a config can't hold what it reads"
+                )
         except NotFoundError as error:
             self._report((*at, draft.role), str(error))
 

@@ -20,6 +20,7 @@ class Inlet(Source, kw_only=True):
     """Takes the records that `submit` hands in. What was not settled in a crash is gone. For Python only."""
 
     shares: ClassVar[bool] = True
+    python_only: ClassVar[bool] = True
 
     capacity: Annotated[int, Meta(ge=1), key("Records waiting to be read at most; then whoever puts one waits.")] = (
         10_000

@@ -31,6 +31,7 @@ class Iterable(Source):
     """
 
     shares: ClassVar[bool] = True
+    python_only: ClassVar[bool] = True
 
     records: Annotated[Any, key("The records, or a function that returns them: then it can be run several times.")]
 
