@@ -107,14 +107,14 @@ class Code:
         except RecursionError:
             source.refuse("nested too deeply", 0)
 
-    def finish(self, text: str, steps: Iterable[Step]) -> Expression:
-        """Return the function that takes these steps."""
+    def finish(self, text: str, steps: Iterable[Step], for_typed: Callable[..., Any] | None = None) -> Expression:
+        """Return the function that takes these steps, and hands typed records to another one if there is one."""
         names = self._arguments or ["_record", "_origin"][: 1 + self._uses_origin]
         body = [*self._preparations(), *(_fill_statement(template, parts) for template, parts in steps)]
         self._read_in_place(body)
         report = Report(tuple(self._places), self._typed, bool(self._arguments))
         try:
-            function = _function(names, body, report)
+            function = _function(names, body, report, for_typed)
         except (RecursionError, MemoryError):
             raise ExpressionError("nested too deeply") from None
         return Expression(text, frozenset(self._reads), self._uses_origin, function)
@@ -384,15 +384,24 @@ def _instead(value: object, once: Mapping[str, ast.expr]) -> object:
     return once.get(value.id, value) if isinstance(value, ast.Name) else value
 
 
-def _function(names: Sequence[str], body: list[ast.stmt], report: Report) -> Callable[..., Any]:
+def _function(
+    names: Sequence[str], body: list[ast.stmt], report: Report, for_typed: Callable[..., Any] | None
+) -> Callable[..., Any]:
     record = "_record" if "_record" in names else "None"
+    arguments = ", ".join(names)
+    # Nearly all records are dicts: they pay for the test of their class and nothing else.
+    hand_over = (
+        "    if _record.__class__ is not _dict and _hasattr(_record.__class__, '__struct_fields__'):"
+        f" return _for_typed({arguments})\n"
+    )
     module = ast.parse(
-        f"def _evaluate({', '.join(names)}):\n"
+        f"def _evaluate({arguments}):\n"
+        f"{hand_over if for_typed is not None else ''}"
         "    try: pass\n"
         f"    except _Exception as _error: raise _report({record}, _error) from _error"
     )
-    cast(ast.Try, cast(ast.FunctionDef, module.body[0]).body[0]).body = body
-    namespace = {**OPERATIONS, "_report": report}
+    cast(ast.Try, cast(ast.FunctionDef, module.body[0]).body[-1]).body = body
+    namespace = {**OPERATIONS, "_report": report, "_for_typed": for_typed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Python thinks of `1 == ()` is no matter of the user's
         exec(compile(module, "<expression>", "exec"), namespace)

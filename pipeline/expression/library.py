@@ -260,6 +260,7 @@ OPERATIONS: dict[str, Any] = {
     "_field": field_of,
     "_float": float,
     "_getattr": getattr,
+    "_hasattr": hasattr,
     "_modulo": _modulo,
     "_multiply": _multiply,
     "_power": _power,

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, RecordError
 from pipeline.expression import compile_expression
 from pipeline.stage import Duration, Each, KeyedState, Processor, StageContext, Work, key
 from stages.processors.functions import is_async, is_generator, name_of, refuse_timeout
-from stages.processors.records import compiled_for_both, describe
+from stages.processors.records import compiled, describe
 
 __all__ = ("Dedupe",)
 
@@ -77,9 +77,11 @@ class Dedupe(Processor):
         return Each(keep, gives="keep", origins=True)
 
     def _key_of(self, place: str) -> tuple[Callable[..., Any], bool]:
-        if isinstance(self.by, str):
-            return compiled_for_both(place, "by", self.by, compile_expression)
-        return self.by or _whole, False
+        by = self.by
+        if isinstance(by, str):
+            expression = compiled(place, "by", lambda: compile_expression(by))
+            return expression.function, expression.uses_origin
+        return by or _whole, False
 
 
 class _Seen:

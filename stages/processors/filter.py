@@ -7,7 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.expression import compile_predicate
 from pipeline.stage import Each, EachAsync, Processor, StageContext, Work, key
 from stages.processors.functions import is_async, is_generator, name_of, refuse_timeout
-from stages.processors.records import compiled_for_both
+from stages.processors.records import compiled
 
 __all__ = ("Filter",)
 
@@ -38,8 +38,8 @@ class Filter(Processor):
         where = self.where
         if isinstance(where, str):
             place = f"stage '{context.name}' (processor filter)"
-            function, origins = compiled_for_both(place, "where", where, compile_predicate)
-            return Each(function, gives="keep", origins=origins)
+            predicate = compiled(place, "where", lambda: compile_predicate(where))
+            return Each(predicate.function, gives="keep", origins=predicate.uses_origin)
         if not callable(where):
             raise ConfigError(f"stage '{context.name}' (processor filter): where: expected an expression or a function")
         return EachAsync(_keeping(where)) if is_async(where) else Each(where, gives="keep")

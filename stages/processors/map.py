@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pipeline.errors import RecordError
 from pipeline.expression import compile_assignments
 from pipeline.stage import Each, Processor, StageContext, Work, key
 from stages.processors.functions import refuse_timeout
-from stages.processors.records import Shape, by_sort, compiled, describe, shape_of
+from stages.processors.records import Shape, compiled, shape_of
 
 __all__ = ("Map",)
 
@@ -57,29 +56,10 @@ class Map(Processor, kw_only=True):
         :raises ConfigError: when one is not an expression.
         """
         place = f"stage '{context.name}' (processor map)"
-        plain = compiled(place, "set", lambda: compile_assignments(self.set))
-        typed = compiled(place, "set", lambda: compile_assignments(self.set, typed=True))
-        origins = plain.uses_origin
-        function = by_sort(
-            self._of_dicts(plain.function if self.set else None),
-            self._of_structs(typed.function),
-            origins,
-        )
-        return Each(function, gives="record", origins=origins)
-
-    def _of_dicts(self, assign: Callable[..., Any] | None) -> Callable[..., Any]:
+        assign = compiled(place, "set", lambda: compile_assignments(self.set, rebuild=self._of_structs))
         steps = [step for step in (_renamer(self.rename), _chooser(self.keep, self.drop)) if step is not None]
-        if not steps and assign is not None:
-            return assign  # one native function, nothing around it
-        first = assign or _checked
-
-        def change(record: Any, *origin: Any) -> Any:
-            record = first(record, *origin)
-            for step in steps:
-                record = step(record)
-            return record
-
-        return change
+        function = _followed(assign.function, steps, assign.uses_origin) if steps else assign.function
+        return Each(function, gives="record", origins=assign.uses_origin)
 
     def _of_structs(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         shapes: dict[type[msgspec.Struct], Shape] = {}
@@ -97,10 +77,24 @@ class Map(Processor, kw_only=True):
         return name in self.keep if self.keep is not None else name not in (self.drop or ())
 
 
-def _checked(record: Any) -> Any:
-    if record.__class__ is dict or isinstance(record, dict):
-        return record  # pyright: ignore[reportUnknownVariableType]
-    raise RecordError(f"record is a {describe(record)}, not an object with fields")
+def _followed(
+    assign: Callable[..., Any], steps: list[Callable[[dict[str, Any]], dict[str, Any]]], origins: bool
+) -> Callable[..., Any]:
+    """Return a function that assigns, then takes the steps with dicts; a typed record is done when it is assigned."""
+
+    def finish(record: Any, made: Any) -> Any:
+        if made is record:  # a typed record became another one
+            for step in steps:
+                made = step(made)
+        return made
+
+    def change(record: Any) -> Any:
+        return finish(record, assign(record))
+
+    def change_with_origin(record: Any, origin: Any) -> Any:
+        return finish(record, assign(record, origin))
+
+    return change_with_origin if origins else change
 
 
 def _renamer(names: dict[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:

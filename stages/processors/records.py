@@ -9,7 +9,7 @@ import msgspec
 from pipeline.errors import ConfigError, RecordError
 from pipeline.expression import Expression, ExpressionError
 
-__all__ = ("Shape", "by_sort", "compiled", "compiled_for_both", "describe", "shape_of")
+__all__ = ("Shape", "by_sort", "compiled", "describe", "shape_of")
 
 
 def compiled(place: str, key: str, make: Callable[[], Expression]) -> Expression:
@@ -22,18 +22,6 @@ def compiled(place: str, key: str, make: Callable[[], Expression]) -> Expression
     except ExpressionError as error:
         where = f"{key}.{error.field}" if error.field else key
         raise ConfigError(f"{place}: {where}: {error.message} (character {error.column + 1})") from None
-
-
-def compiled_for_both(
-    place: str, key: str, text: str, compile_text: Callable[..., Expression]
-) -> tuple[Callable[..., Any], bool]:
-    """Return a function that evaluates a text over records of both sorts, and whether it also takes the origin.
-
-    :raises ConfigError: when the text is not an expression.
-    """
-    plain = compiled(place, key, lambda: compile_text(text))
-    typed = compiled(place, key, lambda: compile_text(text, typed=True))
-    return by_sort(plain.function, typed.function, plain.uses_origin), plain.uses_origin
 
 
 def by_sort(plain: Callable[..., Any], typed: Callable[..., Any], origins: bool) -> Callable[..., Any]:

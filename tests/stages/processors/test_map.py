@@ -101,6 +101,24 @@ async def test_a_typed_record_cannot_get_a_field_that_is_no_name() -> None:
             work.function(Flight("JFK"))
 
 
+async def test_dicts_and_typed_records_may_come_in_any_order() -> None:
+    spec = Map(set={"far": "miles > 15"}, drop=["origin"])
+
+    records = await each(spec, Flight("JFK", 10), {"origin": "LGA", "miles": 20}, Flight("LGA", 20))
+
+    assert msgspec.to_builtins(records) == [
+        {"miles": 10, "far": False},
+        {"miles": 20, "far": True},
+        {"miles": 20, "far": True},
+    ]
+
+
+async def test_a_typed_record_is_given_its_origin_too() -> None:
+    async with opened(Map(set={"n": "_origin.number"}), Each) as work:
+        record = work.function(Flight("JFK", 10), Origin("flights", 7, ""))
+        assert msgspec.to_builtins(record) == {"origin": "JFK", "miles": 10, "n": 7}
+
+
 async def test_a_record_without_fields_fails() -> None:
     for spec in (Map(keep=["a"]), Map(rename={"a": "b"}), Map(set={"a": "1"})):
         async with opened(spec, Each) as work:
