@@ -7,13 +7,15 @@ from pipeline.expression import ExpressionError, compile_expression
 from pipeline.plan.document import Path
 from pipeline.plan.registry import NotFoundError, Registry
 from pipeline.plan.scalars import INVALID
-from pipeline.plan.schema import Key
+from pipeline.plan.schema import Key, keys_of
 from pipeline.plan.values import Report, texts_in
+from pipeline.stage import Batcher
 
 __all__ = ("OTHERWISE", "check_expressions", "live_code", "resolve_functions")
 
 OTHERWISE = "otherwise"
 """As ``when``: takes what no sibling took."""
+_NO_ORIGIN = "_origin is not known here, only the record; compute a field of it with a map before, and use that"
 
 
 def check_expressions(keys: Iterable[Key], values: Mapping[str, Any], report: Report, where: Path = ()) -> None:
@@ -23,9 +25,17 @@ def check_expressions(keys: Iterable[Key], values: Mapping[str, Any], report: Re
             continue
         for path, text in texts_in(values.get(key.name), (*where, key.name)):
             try:
-                compile_expression(text, parameters=key.parameters)
+                expression = compile_expression(text, parameters=key.parameters)
             except ExpressionError as error:
                 report(path, error.message, offset=error.column)
+                continue
+            if expression.uses_origin and key in _batchers():
+                report(path, _NO_ORIGIN, offset=max(text.find("_origin"), 0))
+
+
+def _batchers() -> list[Key]:
+    """Return the keys that every batcher has of its own: of those, the engine evaluates expressions without origins."""
+    return [key for key in keys_of(Batcher) if not key.engine]
 
 
 def resolve_functions(

@@ -450,6 +450,19 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         ["6:39: stage 'adaptive' (batcher adaptive): key 'by': not an expression: invalid syntax"],
     ),
     (
+        "a batch by what is not of the record",
+        swap("{target_latency: 200ms}", "{target_latency: 200ms, by: a + _origin.number, order_by: _origin.child}"),
+        [
+            "6:43: stage 'adaptive' (batcher adaptive): key 'by': _origin is not known here, only the record; compute a field of it with a map before, and use that",
+            "6:69: stage 'adaptive' (batcher adaptive): key 'order_by': _origin is not known here, only the record; compute a field of it with a map before, and use that",
+        ],
+    ),
+    (
+        "a key by origin and a when by origin are fine",
+        swap(FILTER, "processor: dedupe\n    when: _origin.number > 3\n    with: {by: _origin.child}\n    nonsense: 1"),
+        ["10:5: stage 'dedupe' (processor dedupe): unknown key 'nonsense'"],
+    ),
+    (
         "a broken assignment",
         swap(FILTER, "processor: map\n    with:\n      set:\n        good: a + 1\n        bad: a +"),
         ["11:14: stage 'map' (processor map): key 'set.bad': not an expression: invalid syntax"],
