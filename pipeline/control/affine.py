@@ -104,7 +104,8 @@ def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | Non
     count = len(rows)
     mean_size = sum(size for _, _, size in rows) / count
     spread = sum((size / mean_size - 1.0) ** 2 for _, _, size in rows)
-    if spread <= 0.0:
+    imagined = 2.0 * _USUAL_NOISE**2  # three points can lie on a line by luck, so two more are imagined that do not
+    if imagined > _SLOPE_ERROR**2 * count * spread:
         return None
     scaled = [(ratio, 1.0 / predicted, size / predicted) for ratio, predicted, size in rows]
     xx = xy = yy = xr = yr = 0.0
@@ -126,6 +127,5 @@ def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | Non
     if per_record < floor:
         per_record, fixed = floor, max(0.0, (xr - floor * xy) / xx)
     squares = sum((ratio - fixed * x - per_record * y) ** 2 for ratio, x, y in scaled)
-    # Three points can lie on a line by luck, so two more are imagined that do not.
-    error = math.sqrt((squares + 2.0 * _USUAL_NOISE**2) / count) / math.sqrt(spread)
+    error = math.sqrt((squares + imagined) / (count * spread))
     return (fixed, per_record) if error <= _SLOPE_ERROR else None

@@ -190,7 +190,9 @@ def test_9_a_backlog_upstream_has_no_effect() -> None:
 @given(st.floats(1e-6, 1e6), st.integers(0, 1000), st.sampled_from([50.0, 95.0, "mean"]))
 def test_10_one_outlier_moves_the_limit_little(factor: float, seed: int, percentile: float | Literal["mean"]) -> None:
     law = AdaptiveLaw(0.1, "batch", percentile)
-    before = feed(law, 150, seed=seed)[-1]
+    feed(law, 150, seed=seed)
+    # Usual batches, or this one could be the last of several that noise made slow, which is a change by all signs.
+    before = feed(law, 8, Cost(deviation=0.0))[-1]
     law.observe(Observation(law.limit, affine(law.limit) * factor))
     assert abs(law.limit - before) <= (0.25 if percentile == "mean" else 0.15) * before
 
