@@ -289,13 +289,16 @@ def _each_source(batch: Batch) -> Iterable[str]:
 
 
 def _join_numbers(batches: Sequence[Batch]) -> Sequence[int]:
-    stop = None
+    start = stop = None
     for batch in batches:
         numbers = batch.numbers
+        if not batch.records:
+            continue
         if not isinstance(numbers, range) or (stop is not None and numbers.start != stop):
             return [number for batch in batches for number in batch.numbers]
+        start = numbers.start if start is None else start
         stop = numbers.stop
-    return range(batches[0].numbers[0], stop or 0) if batches[0].records else []
+    return range(start or 0, stop or 0)
 
 
 def _join_children(batches: Sequence[Batch]) -> list[str] | None:
