@@ -58,7 +58,9 @@ class KeyedChanges:
     def _forget_removed(self) -> None:
         while self._removed and self._passed(self._removed[0][1]):
             token, change = self._removed.popleft()
-            if self._values.get(token) == [change]:
+            values = self._values.get(token, [])
+            self._prune(values)
+            if values == [change]:
                 del self._values[token]
 
     def _prune(self, values: list[Change]) -> None:
