@@ -70,6 +70,7 @@ class Frontier:
         """
         first, last = self._window(low, high)
         if any(owed == 0 for owed in self._owed[first:last]):
+            self._join(first, last)
             raise ValueError(f"a number in [{low}, {high}) is settled already")
         for index in range(first, last):
             self._owed[index] += shares
@@ -82,6 +83,7 @@ class Frontier:
         """
         first, last = self._window(low, high)
         if any(owed == 0 for owed in self._owed[first:last]):
+            self._join(first, last)
             raise ValueError(f"a number in [{low}, {high}) was settled before")
         done: list[Span] = []
         for index in range(first, last):
