@@ -356,10 +356,10 @@ GOALS: dict[str, Callable[[int], Goal]] = {
 
 def _print_batches(tables: dict[str, list[Row]]) -> None:
     print("\nBatch scope, saturated: % of best fixed / % over / batches to settle / cv\n")
-    print(f"{'scenario':<30}{'best n':>8}" + "".join(f"{name:>27}" for name in tables))
+    print(f"{'scenario':<30}{'best n':>8}" + "".join(f"{name:>30}" for name in tables))
     for index, scenario in enumerate(BATCH_SCENARIOS):
         rows = [table[index] for table in tables.values()]
-        cells = "".join(f"{_cell(row):>27}" for row in rows)
+        cells = "".join(f"{_cell(row):>30}" for row in rows)
         print(f"{scenario.name:<30}{rows[0].best:>8.0f}{cells}")
     print()
     for name, table in tables.items():
