@@ -159,8 +159,8 @@ class Channel:
 
     def _leave_line(self, turn: asyncio.Future[None]) -> None:
         self._senders.remove(turn)
-        if turn.done() and not turn.cancelled():
-            self._wake_sender()
+        # Its wake-up came too late, or found it cancelled and went nowhere: the next in line looks for itself.
+        self._wake_sender()
 
     def _wake_sender(self) -> None:
         if self._senders and not self._senders[0].done():

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pipeline import Pipeline
 from pipeline.batch import Batch
@@ -45,9 +45,8 @@ class Writes(Sink, kw_only=True):
         return False
 
     async def open(self, context: SinkContext) -> Writer:
-        made: Any = self.writer
-        writer: Writer = made(context) if callable(made) else made
-        return writer
+        made: Any = self.writer if isinstance(self.writer, Writer) else self.writer(context)
+        return cast(Writer, made)
 
 
 def run_of(*stages: Stage, clock: ManualClock | None = None, read: int = 0, **keys: Any) -> Run:

@@ -172,6 +172,18 @@ async def test_who_waits_first_enters_first_even_if_a_smaller_batch_would_fit() 
     assert [batch.records[0] for batch in (channel.take(), channel.take()) if batch] == [1, 2]
 
 
+async def test_a_wake_up_that_finds_its_sender_cancelled_goes_to_the_next() -> None:
+    channel = Channel(ManualClock(), batches=1)
+    await channel.send(numbered(1))
+    senders = [asyncio.ensure_future(channel.send(numbered(number))) for number in (2, 3)]
+    await settle()
+    senders[0].cancel()
+    channel.take()
+    await settle()
+
+    assert senders[0].cancelled() and senders[1].done()
+
+
 async def test_the_receiver_gets_none_when_every_sender_has_closed_and_nothing_is_left() -> None:
     channel = Channel(ManualClock(), senders=2)
     receiver = asyncio.ensure_future(channel.receive())
