@@ -32,6 +32,7 @@ class Leg:
 class _Open:
     """A batch that is being gathered."""
 
+    key: Any
     limit: int
     pieces: list[Batch] = field(default_factory=list[Batch])
     count: int = 0
@@ -156,36 +157,36 @@ class BatcherActor:
         batch = self._batch_for(None)
         room = self._room(batch, hand)
         if room == 0:
-            self._fill_up(batch, None, "bytes")
+            self._fill_up(batch, "bytes")
             return
         if room < len(hand.records):
             hand, self._hand = self._split(hand, room)
         else:
             self._hand = None
-        self._add(batch, None, hand)
+        self._add(batch, hand)
 
     def _batch_for(self, key: Any) -> _Open:
         batch = self._open.get(key)
         if batch is None:
             if len(self._open) >= self._spec.max_keys:
                 oldest = min(self._open, key=lambda other: self._open[other].oldest)
-                self._fill_up(self._open[oldest], oldest, "key")
-            batch = self._open[key] = _Open(max(self.law.limit, 1))
+                self._fill_up(self._open[oldest], "key")
+            batch = self._open[key] = _Open(key, max(self.law.limit, 1))
         return batch
 
-    def _fill_up(self, batch: _Open, key: Any, reason: str) -> None:
+    def _fill_up(self, batch: _Open, reason: str) -> None:
         batch.full = reason
-        self._full.append(self._open.pop(key))
+        self._full.append(self._open.pop(batch.key))
 
-    def _add(self, batch: _Open, key: Any, piece: Batch) -> None:
+    def _add(self, batch: _Open, piece: Batch) -> None:
         now = self._run.clock.now()
         self.law.arrived(len(piece.records), now)
         batch.add(piece, now)
         self.bytes += piece.size
         if batch.count >= batch.limit:
-            self._fill_up(batch, key, "size")
+            self._fill_up(batch, "size")
         elif self.law.max_bytes is not None and batch.size >= self.law.max_bytes:
-            self._fill_up(batch, key, "bytes")
+            self._fill_up(batch, "bytes")
 
     def _room(self, batch: _Open, piece: Batch) -> int:
         """Return how many records of a piece the open batch takes; 0 when the next one would pass its bytes."""
@@ -232,10 +233,10 @@ class BatcherActor:
             batch = self._batch_for(key)
             room = self._room(batch, rest)
             if room == 0:
-                self._fill_up(batch, key, "bytes")
+                self._fill_up(batch, "bytes")
                 continue
             piece, rest = (rest, None) if room >= len(rest.records) else _split_exactly(self._run, rest, room)
-            self._add(batch, key, piece)
+            self._add(batch, piece)
 
     def _settle_gaps(self, piece: Batch, failed: list[int]) -> None:
         """Settle the numbers of a piece none of whose records goes on: batches by key hold exactly what they carry."""
@@ -325,10 +326,10 @@ class BatcherActor:
         self._metrics.waiting_out_seconds += self._run.clock.now() - started
 
     def _take(self, gathered: _Open) -> None:
-        if gathered in self._full:
+        if gathered.full:
             self._full.remove(gathered)
         else:
-            del self._open[next(key for key, batch in self._open.items() if batch is gathered)]
+            del self._open[gathered.key]
         if not self._open and not self._full:
             self._pressed = self._flushing = False
 
@@ -355,6 +356,7 @@ class BatcherActor:
     def _observe(self, seen: Observation) -> None:
         changes = self.law.observe(seen)
         self._metrics.limit = self.law.limit
+        self._raise_limits()
         self._run.events.emit(
             "batch", stage=self.name, size=seen.size, seconds=seen.service, waited=seen.wait, limit=self.law.limit
         )
@@ -363,6 +365,21 @@ class BatcherActor:
                 self._run.events.emit(
                     "resize", stage=self.name, before=change.before, limit=change.limit, reason=change.reason
                 )
+
+    def _raise_limits(self) -> None:
+        """Let batches that wait take more when the limit has risen; it never falls for a batch that is open.
+
+        A batch that was filled while the law still doubled its limit would otherwise go as small as it was opened,
+        and a cold start would take twice as many batches.
+        """
+        limit = self.law.limit
+        for batch in self._open.values():
+            batch.limit = max(batch.limit, limit)
+        for batch in [batch for batch in self._full if batch.full == "size" and batch.count < limit]:
+            if batch.key not in self._open:
+                batch.limit, batch.full = limit, ""
+                self._full.remove(batch)
+                self._open[batch.key] = batch
 
     def _sort(self, batch: Batch) -> Halt | None:
         assert self._order is not None
