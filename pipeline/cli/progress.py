@@ -58,7 +58,7 @@ class Meter:
         failed = account.dead_lettered + account.collected + account.skipped
         total = _total(account, status.sources)
         share = self._share(account, status.sources, total)
-        rate, pace = self._rates(status.seconds, account.settled, share or 0.0)
+        rate, pace = self._rates(status.seconds, account.settled, share or 0.0, total is not None)
         eta = (1 - share) / pace if share is not None and pace > 0 and status.state == "running" else None
         return Progress(account.read, account.settled - failed, failed, total, share, rate, eta)
 
@@ -74,7 +74,10 @@ class Meter:
             share = max(share or 0.0, account.read / (self._limit * len(sources)))
         return None if share is None else min(1.0, share)
 
-    def _rates(self, seconds: float, settled: int, share: float) -> tuple[float, float]:
+    def _rates(self, seconds: float, settled: int, share: float, counted: bool) -> tuple[float, float]:
+        if not self._seen:
+            # At its start nothing was settled; how far its sources had come by then is known where records are counted.
+            self._seen.append((0.0, 0, 0.0 if counted else share))
         self._seen.append((seconds, settled, share))
         while len(self._seen) > 2 and self._seen[1][0] <= seconds - _WINDOW:
             self._seen.popleft()
