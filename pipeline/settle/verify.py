@@ -47,12 +47,9 @@ def verify(path: Path, check: Callable[[sqlite3.Connection], None]) -> None:
     require_file(path)
     unclean = _size(beside(path, "-wal")) > 0
     try:
-        # The header is in the file itself from its making on; reading it needs no look at the -wal.
-        with _reading(path, "mode=ro&immutable=1") as connection:
-            _check_header(connection, path)
-            if not unclean:
-                _check_length(connection, path)
+        _look_at_file(path, unclean)
         with _undone(path), _reading(path, read_options(path)) as connection:
+            _check_header(connection, path)
             if unclean or _size(path) <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
             check(connection)
@@ -94,6 +91,19 @@ def _undone(path: Path) -> Generator[None, None, None]:
         if not before:
             shared.unlink(missing_ok=True)
         raise
+
+
+def _look_at_file(path: Path, unclean: bool) -> None:
+    """Refuse a file that is somebody else's or cut by itself alone, without touching a -wal that may be in use."""
+    try:
+        with _reading(path, "mode=ro&immutable=1") as connection:
+            _check_header(connection, path)
+            if not unclean:
+                _check_length(connection, path)
+    except sqlite3.DatabaseError:
+        # A kill while SQLite moves pages from the -wal into the file leaves it torn by itself, and whole with its -wal.
+        if not unclean:
+            raise
 
 
 def _check_header(connection: sqlite3.Connection, path: Path) -> None:

@@ -155,6 +155,26 @@ async def test_after_a_kill_the_wal_counts(unclean: Path, tmp_path: Path) -> Non
         assert state.cut == _LAST
 
 
+async def test_a_kill_while_pages_move_from_the_wal_into_the_file_loses_nothing(tmp_path: Path) -> None:
+    first, whole, torn = (tmp_path / name / "x.db" for name in ("first", "whole", "torn"))
+    for path in (whole, torn):
+        path.parent.mkdir()
+    async with opened(first) as state:
+        await state.save(cut_at(300, letters=[letter(number) for number in range(300)]))
+        last = (await state.cuts())[0]
+        for path in (whole, torn):
+            shutil.copy(first, path)
+            shutil.copy(f"{first}-wal", f"{path}-wal")
+    with closing(sqlite3.connect(whole)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    # Only the first page has come: it says that there are more than there are.
+    page = 4096
+    assert whole.stat().st_size > torn.stat().st_size > page
+    torn.write_bytes(_content(whole)[:page] + _content(torn)[page:])
+    async with opened(torn) as state:
+        assert (await state.cuts())[0] == last
+
+
 async def test_a_refused_file_with_a_wal_is_left_as_it_was(unclean: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     for name in ("x.db", "x.db-wal"):
