@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.batch import Batch, Ticket, exact_spans
 from pipeline.control.law import Law, Observation, permits_for
 from pipeline.flow.channel import Channel
-from pipeline.flow.outlet import Outlet
+from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.stage import Batcher
 from pipeline.watch.metrics import StageMetrics
@@ -207,9 +207,20 @@ class BatcherActor:
 
     def _admit_by_key(self, piece: Batch) -> Halt | None:
         """Put each record into the batch of its key. One key too many closes the batch that is the oldest."""
+        groups, piece, halt = self._group_by_key(piece)
+        parts = {key: piece.pick(indexes) for key, indexes in groups.items()}
+        for part in parts.values():
+            part.spans = exact_spans(part)
+        self._settle_gaps(piece, list(parts.values()))
+        self._share_between(list(parts.values()))
+        for key, part in parts.items():
+            self._admit_part(key, part)
+        return halt
+
+    def _group_by_key(self, piece: Batch) -> tuple[dict[Any, list[int]], Batch, Halt | None]:
+        """Return the indexes of each key, and of the piece what comes before a record that stops the run."""
         assert self._key is not None
         groups: dict[Any, list[int]] = {}
-        failed: list[int] = []
         for index, record in enumerate(piece.records):
             try:
                 key = self._key(record)
@@ -217,15 +228,9 @@ class BatcherActor:
             except Exception as error:
                 halt = self._run.fail(self.name, piece, index, Failure(record, error))
                 if halt is not None:
-                    return halt
-                failed.append(index)
-        self._settle_gaps(piece, failed)
-        for key, indexes in groups.items():
-            part = piece.pick(indexes)
-            part.spans = exact_spans(part)
-            self._admit_part(key, part)
-        self._share_between(piece, groups)
-        return None
+                    head = batch_before(self._run, piece, index)
+                    return (groups, head, halt) if head is not None else ({}, Batch([]), halt)
+        return groups, piece, None
 
     def _admit_part(self, key: Any, part: Batch) -> None:
         rest: Batch | None = part
@@ -238,12 +243,9 @@ class BatcherActor:
             piece, rest = (rest, None) if room >= len(rest.records) else _split_exactly(self._run, rest, room)
             self._add(batch, piece)
 
-    def _settle_gaps(self, piece: Batch, failed: list[int]) -> None:
+    def _settle_gaps(self, piece: Batch, parts: list[Batch]) -> None:
         """Settle the numbers of a piece none of whose records goes on: batches by key hold exactly what they carry."""
-        if failed:
-            gone = set(failed)
-            piece.keep([index not in gone for index in range(len(piece.records))])
-        carried = {(source, number) for source, numbers, _ in piece.by_source() for number in numbers}
+        carried = {number for part in parts for number in _numbers(part)}
         gaps = [
             (source, number, number + 1)
             for source, low, high in piece.spans
@@ -252,13 +254,11 @@ class BatcherActor:
         ]
         self._run.ledger.settle_spans(gaps)
 
-    def _share_between(self, piece: Batch, groups: dict[Any, list[int]]) -> None:
+    def _share_between(self, parts: list[Batch]) -> None:
         """A number with children in several batches has a share in each."""
-        if piece.children is None or len(groups) < 2:
-            return
         seen: set[tuple[str, int]] = set()
-        for indexes in groups.values():
-            numbers = {(origin.source, origin.number) for origin in map(piece.origin, indexes)}
+        for part in parts:
+            numbers = _numbers(part)
             self._run.ledger.share(numbers & seen)
             seen |= numbers
 
@@ -425,6 +425,10 @@ class BatcherActor:
         if self._timer is not None:
             self._timer()
             self._timer = None
+
+
+def _numbers(part: Batch) -> set[tuple[str, int]]:
+    return {(source, number) for source, low, high in part.spans for number in range(low, high)}
 
 
 def _split_exactly(run: Run, piece: Batch, at: int) -> tuple[Batch, Batch]:
