@@ -1,0 +1,151 @@
+"""The window: several batches at work, handed on in order, and never more held than it may."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from pipeline.batch import Batch
+from pipeline.flow.window import Window
+from pipeline.testing import ManualClock, batch_of, settle
+from tests.flow.driving import within
+
+pytestmark = pytest.mark.anyio
+
+
+class Work:
+    """Batches whose work takes as long as the test says."""
+
+    def __init__(self, seconds: list[float], rests: list[float] | None = None, stop_at: int | None = None) -> None:
+        self.clock = ManualClock()
+        self.seconds = seconds
+        self.rests = rests or [0.0] * len(seconds)
+        self.stop_at = stop_at
+        self.taken = 0
+        self.working = self.most_working = self.held = self.most_held = 0
+        self.handed_on: list[int] = []
+        self.handed_at: list[float] = []
+        self.window: Window | None = None
+
+    async def receive(self) -> Batch | None:
+        await anyio.lowlevel.checkpoint()
+        if self.taken == len(self.seconds):
+            return None
+        self.taken += 1
+        self.held += 1
+        self.most_held = max(self.most_held, self.held)
+        return batch_of(self.taken - 1)
+
+    async def work(self, batch: Batch) -> Callable[[], Awaitable[bool]]:
+        number: int = batch.records[0]
+        assert self.window is not None
+        self.begin()
+        await self.clock.sleep(self.seconds[number])
+        if self.rests[number]:
+            self.working -= 1
+            async with self.window.workers.rest():
+                await self.clock.sleep(self.rests[number])
+            self.begin()
+        self.working -= 1
+
+        async def hand_on() -> bool:
+            self.handed_on.append(number)
+            self.handed_at.append(self.clock.now())
+            self.held -= 1
+            return number != self.stop_at
+
+        return hand_on
+
+    def begin(self) -> None:
+        self.working += 1
+        self.most_working = max(self.most_working, self.working)
+
+    async def run(self, concurrency: int, ordered: bool) -> None:
+        self.window = Window(concurrency, ordered)
+        await self.clock.finish(self.window.run(self.receive, self.work))
+
+
+SECONDS = some.lists(some.sampled_from([0.0, 0.5, 1.0, 5.0]), max_size=12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(SECONDS, some.data(), some.integers(1, 4), some.booleans())
+def test_every_batch_is_handed_on_once_within_the_bounds(
+    seconds: list[float], data: some.DataObject, concurrency: int, ordered: bool
+) -> None:
+    rests = data.draw(some.lists(some.sampled_from([0.0, 0.0, 2.0]), min_size=len(seconds), max_size=len(seconds)))
+    work = Work(seconds, rests)
+    within(20, lambda: work.run(concurrency, ordered))
+
+    assert sorted(work.handed_on) == list(range(len(seconds)))
+    if ordered:
+        assert work.handed_on == sorted(work.handed_on)
+    assert work.most_working <= concurrency
+    assert work.most_held <= 2 * concurrency
+
+
+async def test_an_unordered_window_hands_on_what_is_ready() -> None:
+    work = Work([5, 1, 2])
+    await work.run(3, ordered=False)
+    assert (work.handed_on, work.handed_at) == ([1, 2, 0], [1, 2, 5])
+
+
+async def test_an_ordered_window_waits_for_the_first_and_keeps_its_workers_busy() -> None:
+    work = Work([5, 1, 1, 1, 1])
+    await work.run(2, ordered=True)
+    assert work.handed_on == [0, 1, 2, 3, 4]
+    # Of five, four are held: the second worker goes through three while the first is at work.
+    assert work.handed_at == [5, 5, 5, 5, 6]
+
+
+async def test_a_rest_gives_back_the_worker_and_not_the_turn() -> None:
+    work = Work([1, 1, 1], rests=[10, 0, 0])
+    await work.run(1, ordered=True)
+    assert work.handed_on == [0, 1, 2]
+    # The second batch is worked on while the first rests; the window of one holds two.
+    assert work.handed_at == [11, 11, 12]
+
+
+async def test_a_handing_on_that_says_stop_ends_the_work_on_what_is_behind() -> None:
+    work = Work([1, 2, 50, 50], stop_at=1)
+    await work.run(2, ordered=True)
+    assert work.handed_on == [0, 1]
+    assert work.clock.now() == 2
+
+
+async def test_an_error_of_the_work_ends_the_window() -> None:
+    async def receive() -> Batch | None:
+        return batch_of(1)
+
+    async def fail(batch: Batch) -> Callable[[], Awaitable[bool]]:
+        raise RuntimeError("bug")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await Window(2, ordered=True).run(receive, fail)
+    assert caught.group_contains(RuntimeError, match="bug")
+
+
+async def test_a_cancelled_rest_has_its_worker_back_before_it_goes() -> None:
+    window = Window(1, ordered=True)
+
+    async def rest() -> None:
+        async with window.workers:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                async with window.workers.rest():
+                    await anyio.sleep_forever()
+            again.append("has the place")
+
+    scopes: list[anyio.CancelScope] = []
+    again: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(rest)
+        await settle()
+        async with window.workers:
+            scopes[0].cancel()
+            await settle()
+            assert again == []
+        await settle()
+        assert again == ["has the place"]
