@@ -45,6 +45,7 @@ def unclean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def write() -> None:
         async with opened(path) as state:
+            await state.save(cut_at(8, letters=[letter(number) for number in range(200)]))  # makes the file grow
             await state.save(_LAST)
             for name in ("x.db", "x.db-wal"):
                 shutil.copy(path.with_name(name), path.with_name(f"{name}.copy"))
