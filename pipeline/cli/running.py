@@ -6,10 +6,10 @@ import os
 import select
 import signal
 import sys
-import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -32,7 +32,9 @@ _YOUNG = 50_000
 """Objects that are made before the collector looks again: records come and go by reference counts alone, and looking
 at them at each 700 costs a tenth of the run."""
 _GRACE = 5.0
-"""Seconds after the second signal when a function that blocks is waited for no longer."""
+"""Seconds after the drain's deadline, or after the second signal, for which a function that blocks is waited for."""
+_PATIENCE = 1.0
+"""Seconds after the second signal in which a run ends by itself and says how, if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,16 @@ class _Running:
         """Run, say how it ended, and return the exit code."""
         loop = asyncio.get_running_loop()
 
+        drain: Any = self._topology.config.drain
+
         def received(number: int, count: int) -> None:
+            # The loop may hang in a function of the user's, and then nobody else would end it.
             if count > 2:
-                os._exit(128 + number)
+                os._exit(self._signals.exit_code)
+            if count == 2:
+                _force(_GRACE, self._signals.exit_code)
+            else:
+                _force(drain + _GRACE, Exit.DEADLINE)
             loop.call_soon_threadsafe(self._stop, count)
 
         self._signals.listen(received)
@@ -122,15 +131,26 @@ class _Running:
                 return code
         finally:
             self._ticking.cancel()
+            signal.setitimer(signal.ITIMER_REAL, 0)
         raise Stopped(self._signals.exit_code)
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> None:
         self._view.event(name, fields)
         if name == "started":
-            stages = [f"{stage.role} {stage.kind}: {stage.name}" for stage in self._topology.stages.values()]
-            workers = {name: getattr(stage.spec, "concurrency", 1) for name, stage in self._topology.stages.items()}
-            state = self._topology.checkpoint_path
-            self._view.event("configured", {"stages": stages, "workers": workers, "state": state})
+            self._view.event("configured", self._configured())
+
+    def _configured(self) -> dict[str, Any]:
+        stages = self._topology.stages
+        batchers = {name: stage.spec for name, stage in stages.items() if stage.role == "batcher"}
+        return {
+            "stages": [f"{stage.role} {stage.kind}: {stage.name}" for stage in stages.values()],
+            "workers": {name: getattr(stage.spec, "concurrency", 1) for name, stage in stages.items()},
+            "batch_size": {
+                name: getattr(spec, "size", getattr(spec, "max_size", None)) for name, spec in batchers.items()
+            },
+            "total": Meter(self._request.limit).look(self._supervisor.status()).total,
+            "state": self._topology.checkpoint_path,
+        }
 
     def _tick(self) -> None:
         status = self._supervisor.status()
@@ -147,12 +167,9 @@ class _Running:
             self._supervisor.drain()
             return
         self._view.say("stopping at once")
-        if self._supervisor.status().state == "starting" or self._topology.checkpoint_path is None:
-            self._scope.cancel()
         self._supervisor.abort()
-        forced = threading.Timer(_GRACE, os._exit, (self._signals.exit_code,))
-        forced.daemon = True
-        forced.start()
+        # A source or a sink that hangs while it is opened hears nothing of an abort.
+        asyncio.get_running_loop().call_later(_PATIENCE, self._scope.cancel)
 
     def _finish(self, report: Report) -> int:
         if self._request.dry_run:
@@ -165,6 +182,17 @@ class _Running:
             lines = list(ending_lines(report, self._topology, self._request.config, code))
             self._view.finish(lines, ending_fields(report, code))
         return code
+
+
+def _force(seconds: float, code: int) -> None:
+    """End the process after so many seconds, whatever it does; the next run goes on from the last checkpoint."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"error: a function still blocks; ended without waiting for it\n")
+        os._exit(code)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _view(request: Request, loaded: Loaded) -> View:

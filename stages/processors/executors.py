@@ -1,6 +1,7 @@
 """Where a synchronous function runs: in a thread, or in a process of its own."""
 
 import copy
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -66,6 +67,9 @@ def in_process(limit: int) -> Executor:
 
 
 def _call_there(function: Callable[..., Any], told: dict[str, Any], *args: Any) -> Any:
+    # A terminal sends Ctrl-C to all of its processes, a service manager its SIGTERM: only the engine is to decide.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         result = function(*args, **told)
     except Exception as error:

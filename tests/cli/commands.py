@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -62,7 +63,9 @@ class Command:
         return self.directory.joinpath(name).read_text()
 
 
-def start(directory: Path, *arguments: str, stdout: int | IO[bytes] = subprocess.DEVNULL) -> "subprocess.Popen[str]":
+def start(
+    directory: Path, *arguments: str, stdout: int | IO[bytes] = subprocess.DEVNULL, new_group: bool = False
+) -> "subprocess.Popen[str]":
     """Start the command as a process of its own; what it says on standard error is piped."""
     environment = {**os.environ, "NO_COLOR": "1"}
     return subprocess.Popen(
@@ -72,6 +75,7 @@ def start(directory: Path, *arguments: str, stdout: int | IO[bytes] = subprocess
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=new_group,
     )
 
 
@@ -84,6 +88,14 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
         if text in line:
             return said
     raise AssertionError(f"ended without saying {text!r}: {said}")
+
+
+def wait_for_file(path: Path) -> None:
+    """Wait until a process has written something to a file."""
+    deadline = time.monotonic() + 20
+    while not path.exists() or not path.stat().st_size:
+        assert time.monotonic() < deadline, f"{path} stays empty"
+        time.sleep(0.01)
 
 
 def ending(process: "subprocess.Popen[str]") -> tuple[int, str]:

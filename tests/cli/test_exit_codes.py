@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pipeline.cli.running import exit_code
 from pipeline.cli.signals import Signals
 from pipeline.errors import Exit
 from pipeline.watch.report import Account, Report
-from tests.cli.commands import TO_JSONL, Command, ending, start, wait_for
+from tests.cli.commands import TO_JSONL, Command, ending, start, wait_for, wait_for_file
 
 FINITE = """\
 name: slow
@@ -246,3 +247,33 @@ def assert_adds_up(said: str) -> None:
     line = next(line for line in said.splitlines() if line.startswith("read "))
     total, *parts = (int(word.replace(",", "")) for word in line.replace("=", "+").split() if word[0].isdigit())
     assert total == sum(parts)
+
+
+def test_a_function_that_blocks_the_loop_is_not_waited_for(tmp_path: Path) -> None:
+    tmp_path.joinpath("stuck.yaml").write_text(STUCK)
+    blocks = WAIT.replace("async def", "def").replace("await anyio.sleep", "import time; time.sleep")
+    tmp_path.joinpath("work.py").write_text(blocks)
+    with start(tmp_path, "run", "stuck.yaml") as process:
+        wait_for(process, "waiting")
+        began = time.monotonic()
+        # None can be answered, because nothing of ours runs; the third does not ask. Two at once may count as one.
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        assert ending(process)[0] == 130
+    assert time.monotonic() - began < 4
+
+
+def test_functions_in_processes_go_on_when_a_terminal_interrupts_all_of_them(tmp_path: Path) -> None:
+    config = FINITE.replace(
+        "  - sink", "  - processor: call\n    with: {function: 'work:same', executor: process}\n  - sink"
+    )
+    tmp_path.joinpath("slow.yaml").write_text(config)
+    tmp_path.joinpath("work.py").write_text("def same(record):\n    return record\n")
+    with start(tmp_path, "run", "slow.yaml", new_group=True) as process:
+        wait_for(process, "run 1")
+        wait_for_file(tmp_path / "out.jsonl")
+        os.killpg(process.pid, signal.SIGINT)
+        code, said = ending(process)
+    assert code == 130
+    assert "unsettled 0\n" in said
