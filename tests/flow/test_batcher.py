@@ -1,6 +1,6 @@
 """The actor of a batcher, under a clock that the test moves: what goes into a batch, when it is cut, and why."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -49,20 +49,25 @@ class Scripted(FixedLaw):
 class Batching:
     """A batcher between a channel that the test fills and stages behind that take ``service`` seconds a batch."""
 
-    def __init__(self, law: Law, service: float = 0.0, inbox: Mapping[str, int] | None = None, **keys: Any) -> None:
+    def __init__(
+        self,
+        law: Law,
+        service: float = 0.0,
+        *,
+        by: Callable[[Any], Any] | None = None,
+        order_by: Callable[[Any], Any] | None = None,
+        max_keys: int = 1000,
+        on_failure: str = "stop",
+    ) -> None:
         self.clock = ManualClock()
         self.law = law
         self.service = service
-        on_failure = keys.pop("on_failure", "stop")
-        self.run = run_of(Cuts(make=lambda: law, name="cuts", **keys), clock=self.clock, on_failure=on_failure)
-        self.inbox = channel_of(self.run, **(inbox or {}))
+        self.run = run_of(Cuts(make=lambda: law, name="cuts"), clock=self.clock, on_failure=on_failure)
+        self.inbox = channel_of(self.run)
         self.outbox = channel_of(self.run)
-        spec = self.run.topology.stages["cuts"].spec
-        assert isinstance(spec, Batcher)
-        by: Any = spec.by
-        order: Any = spec.order_by
+        spec = Cuts(make=lambda: law, name="cuts", max_keys=max_keys)
         outlet = outlet_to(self.run, self.outbox)
-        self.actor = BatcherActor(self.run, "cuts", spec, law, self.inbox, outlet, [], key=by, order=order)
+        self.actor = BatcherActor(self.run, "cuts", spec, law, self.inbox, outlet, [], key=by, order=order_by)
         self.sent: list[tuple[float, Batch]] = []
         self.in_flight = self.most_in_flight = 0
         self.smooth = True
@@ -399,10 +404,13 @@ def test_every_record_is_sent_once_in_batches_within_their_bounds(
     ordered: bool,
 ) -> None:
     async def body() -> None:
-        keys: dict[str, Any] = {"by": lambda record: record[1], "max_keys": 2} if keyed else {}
-        if ordered:
-            keys["order_by"] = lambda record: -record[0]
-        batching = Batching(Scripted(size, linger, max_bytes, permits), service, **keys)
+        batching = Batching(
+            Scripted(size, linger, max_bytes, permits),
+            service,
+            by=(lambda record: record[1]) if keyed else None,
+            order_by=(lambda record: -record[0]) if ordered else None,
+            max_keys=2,
+        )
         total = 0
         async with batching.running():
             for step, argument in steps:

@@ -1,12 +1,13 @@
 """The outlet: who gets which records, and that each number is settled as often as it was sent."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from pipeline.batch import Ticket
+from pipeline.batch import Origin, Ticket
 from pipeline.flow.outlet import Branch, Outlet
 from pipeline.flow.run import Halt, Run
 from pipeline.testing import PlainListSink
@@ -15,10 +16,18 @@ from tests.flow.driving import channel_of, drained, read, run_of, within
 pytestmark = pytest.mark.anyio
 
 
+class How(TypedDict, total=False):
+    """What a branch picks."""
+
+    when: Callable[[Any], Any]
+    otherwise: bool
+    child: str
+
+
 class Fan:
     """An outlet to several channels."""
 
-    def __init__(self, *branches: dict[str, Any], **keys: Any) -> None:
+    def __init__(self, *branches: How, **keys: Any) -> None:
         self.run: Run = run_of(PlainListSink(name="sink"), **keys)
         self.channels = [channel_of(self.run) for _ in branches]
         self.outlet = Outlet(
@@ -78,7 +87,12 @@ async def test_branches_that_meet_again_send_children_by_name() -> None:
 
 
 async def test_when_may_ask_for_the_origin() -> None:
-    fan = Fan({"when": lambda r, origin: origin.number == 1, "origins": True})
+    def is_second(record: str, origin: Origin) -> bool:
+        return origin.number == 1
+
+    when: Any = is_second
+    fan = Fan({})
+    fan.outlet = Outlet(fan.run, [Branch("sink", fan.channels[0], when, origins=True)])
     await fan.send("x", "y")
     assert await fan.finish() == [["y"]]
 
@@ -135,10 +149,8 @@ def test_every_number_settles_whatever_the_branches_take(
     batches: list[list[int]], bounds: list[int | None], otherwise: bool
 ) -> None:
     async def body() -> None:
-        branches: list[dict[str, Any]] = [
-            {} if bound is None else {"when": lambda record, bound=bound: record < bound} for bound in bounds
-        ]
-        fan = Fan(*branches, *([{"otherwise": True}] if otherwise else []))
+        branches = [How() if bound is None else How(when=bound.__gt__) for bound in bounds]
+        fan = Fan(*branches, *([How(otherwise=True)] if otherwise else []))
         for records in batches:
             await fan.send(*records)
         every = [record for records in batches for record in records]
