@@ -1,0 +1,149 @@
+"""Kills and errors at each system call that changes storage, one run for each; strace injects them."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.child import Ended, run
+from tests.faults.kills import Bench, Wrong
+from tests.faults.row import Row
+
+__all__ = ("CALLS", "ERRORS", "Injection", "inject_errors", "kill_at_calls")
+
+CALLS = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "link")
+"""What a run does to storage. strace counts each by thread, and each is counted until a run ends unharmed."""
+
+_MOST = 400
+"""Calls of one kind in one thread that a run may need; more means that the count never ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """An error for certain system calls: of certain files, if there are some; ``onwards`` from the n-th call on."""
+
+    calls: str
+    error: str
+    files: tuple[str, ...] = ()
+    onwards: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.calls} {self.error}{' onwards' if self.onwards else ''}"
+
+
+ERRORS: tuple[Injection, ...] = (
+    Injection("fsync,fdatasync", "EIO"),
+    Injection("fsync,fdatasync", "EIO", onwards=True),
+    Injection("write,writev", "ENOSPC", files=("out.jsonl",)),
+    Injection("write,writev", "ENOSPC", files=("out.jsonl",), onwards=True),
+    Injection("pwrite64", "ENOSPC"),
+    Injection("pwrite64", "ENOSPC", onwards=True),
+    Injection("ftruncate", "EIO"),
+    Injection("rename", "EIO"),
+)
+
+
+def kill_at_calls(bench: Bench, row: Row, calls: Sequence[str] = CALLS, step: int = 1, first: int = 1) -> None:
+    """Kill a run as its n-th call of a kind begins, for each n (or each ``step``-th) until it ends unharmed."""
+    started = time.monotonic()
+    for call in calls:
+        for number in range(first, _MOST, step):
+            if not _killed(bench, row, call, number):
+                row.count(f"{call} calls", number - 1)
+                break
+        else:
+            row.failures.append(f"{row.name}: {call} was still called after {_MOST} times")
+    row.seconds += time.monotonic() - started
+
+
+def inject_errors(bench: Bench, row: Row, injections: Sequence[Injection] = ERRORS, step: int = 1) -> None:
+    """Let the n-th call of a kind fail, for each n: the run ends with 6 and a cause in one line, and can be resumed.
+
+    SQLite gets over some failures by itself: such a run may end with 0, and its outputs are compared just so.
+    """
+    started = time.monotonic()
+    for injection in injections:
+        for number in range(1, _MOST, step):
+            if not _failed(bench, row, injection, number):
+                break
+    row.seconds += time.monotonic() - started
+
+
+def _killed(bench: Bench, row: Row, call: str, number: int) -> bool:
+    label = f"{call}-{number}"
+    try:
+        with bench.broken(label) as folder:
+            ended = run(folder, bench.scenario.arguments(), before=_strace(call, f"signal=SIGKILL:when={number}"))
+            if ended.code == 0:
+                return False
+            row.count("killed")
+            problem = "" if ended.code == -9 else f"ended with {ended.code} under SIGKILL: {ended.said[-300:]}"
+            bench.finish(folder, row, label, problem)
+    except Wrong:
+        pass
+    return True
+
+
+def _failed(bench: Bench, row: Row, injection: Injection, number: int) -> bool:
+    label = f"{injection.calls}-{injection.error}-{number}{'+' * injection.onwards}".replace(",", "-")
+    try:
+        with bench.broken(label) as folder:
+            when = f"error={injection.error}:when={number}{'+' * injection.onwards}"
+            files = [word for name in injection.files for word in ("-P", str(folder / name))]
+            # The filter makes it four times as fast; with it strace 6.1 injects errors, but no signals.
+            ended = run(
+                folder, bench.scenario.arguments(), before=_strace(injection.calls, when, "--seccomp-bpf", *files)
+            )
+            lines = (folder / "trace.txt").read_text(errors="replace").splitlines()
+            if not any("(INJECTED)" in line for line in lines):
+                return False
+            row.count(f"{injection}: exit {ended.code}")
+            problem = _wrong_end(ended, injection) or _synced_again(lines, folder)
+            bench.finish(folder, row, label, problem)
+    except Wrong:
+        pass
+    return True
+
+
+def _wrong_end(ended: Ended, injection: Injection) -> str:
+    if ended.traced:
+        return f"a traceback: {ended.said[-500:]}"
+    if ended.code not in (0, 6):
+        return f"ended with {ended.code} in place of 6: {ended.said[-500:]}"
+    if ended.code == 6 and not re.search(r"out\.|state\.", ended.said):
+        return f"does not name the file: {ended.said[-500:]}"
+    return ""
+
+
+def _synced_again(lines: Sequence[str], folder: Path) -> str:
+    """Return what shows that a file was synced again after its sync had failed; empty if none was.
+
+    SQLite itself passes over a failed sync of the folder.
+    """
+    failed: set[str] = set()
+    for line in lines:
+        found = re.search(r"f(?:data)?sync\(\d+<([^>]+)>", line)
+        if found is None or found[1] == str(folder):
+            continue
+        if found[1] in failed:
+            return f"synced again after a failure: {line}"
+        if "(INJECTED)" in line:
+            failed.add(found[1])
+    return ""
+
+
+def _strace(calls: str, what: str, *more: str) -> list[str]:
+    return [
+        "strace",
+        "-f",
+        "-y",
+        "-qq",
+        "-o",
+        "trace.txt",
+        *more,
+        "-e",
+        f"trace={calls}",
+        "-e",
+        f"inject={calls}:{what}",
+    ]
