@@ -36,9 +36,10 @@ class Abandoned(Exception):
 class Attempts:
     """Makes the attempts of one stage. May be used by several tasks at a time."""
 
-    def __init__(self, run: Run, name: str, spec: Processor | Sink) -> None:
+    def __init__(self, run: Run, name: str, spec: Processor | Sink, by_record: bool = False) -> None:
         self._run = run
         self._name = name
+        self._by_record = by_record
         self._timeout: Any = spec.timeout
         retry = spec.retry
         first, longest = _bounds(retry.backoff) if retry is not None else (0.1, 10.0)
@@ -76,11 +77,13 @@ class Attempts:
                 kind = classify(error)
                 if kind is Kind.FAULT:
                     raise
-                if batch is not None and batch.ticket is not None:
-                    batch.ticket.smooth = False
                 asked = error.retry_after if isinstance(error, Unavailable) else None
                 spent = self._run.clock.now() - started
                 wait = None if kind is Kind.RECORD else policy.wait(attempt, spent, random.random, asked)
+                # A record that is bad by itself costs its batch no time; whatever else goes wrong does.
+                spares = self._by_record and wait is None and kind is not Kind.UNAVAILABLE
+                if batch is not None and batch.ticket is not None and not spares:
+                    batch.ticket.smooth = False
                 if wait is None:
                     raise Spent(error, kind, attempt) from error
                 if self._run.draining:

@@ -150,7 +150,7 @@ class SinkActor:
         self._metrics.in_flight -= 1
         seconds = self._run.clock.now() - started
         self._metrics.busy_seconds += seconds
-        self._metrics.took(seconds)
+        self._metrics.took(seconds, batch.ticket is None or batch.ticket.smooth)
         if batch.ticket is not None:
             batch.ticket.close()
 

@@ -20,6 +20,9 @@ Rest = Callable[[], AbstractAsyncContextManager[Any]]
 class Step:
     """One processor's work on a batch. ``run`` takes the batch over and returns what goes on, and a halt if any."""
 
+    by_record = False
+    """Whether its function is called for each record: then ``concurrency`` is of records too."""
+
     def __init__(self, run: Run, name: str, spec: Processor, opened: Work) -> None:
         self.name = name
         self.opened = opened
@@ -27,7 +30,7 @@ class Step:
         """Opens the stage again, for a restart."""
         self.run_of = run
         self.metrics = run.metrics[name]
-        self.attempts = Attempts(run, name, spec)
+        self.attempts = Attempts(run, name, spec, self.by_record)
         self._restarts = Restarts(run, name, spec.restart)
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
         self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"

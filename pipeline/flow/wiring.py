@@ -29,6 +29,8 @@ class Wiring:
     """The inbox of each stage that has one: not of sources, and not of a processor fused to the one before it."""
     fused: dict[str, list[str]]
     """For each actor of processors, named by its first, all its stages in order."""
+    by_record: frozenset[str] = frozenset()
+    """Processors whose ``concurrency`` is of records: more batches would only share it."""
 
     @classmethod
     def plan(cls, run: Run, steps: Mapping[str, Step]) -> "Wiring":
@@ -48,7 +50,8 @@ class Wiring:
             for name, planned in topology.stages.items()
             if planned.role != "source" and first_of.get(name, name) == name
         }
-        return cls(run, channels, fused)
+        by_record = frozenset(name for name, step in steps.items() if step.by_record)
+        return cls(run, channels, fused, by_record)
 
     def outlet(self, name: str) -> Outlet:
         """Return the outlet of an actor whose last stage this is."""
@@ -95,7 +98,8 @@ class Wiring:
                 continue
             names = self.fused.get(output, [output])
             spec: Any = planned.spec
-            leg = Leg([self.run.metrics[each] for each in names], spec.concurrency)
+            concurrency = 1 if output in self.by_record else spec.concurrency
+            leg = Leg([self.run.metrics[each] for each in names], concurrency)
             paths.extend([leg, *rest] for rest in self._paths(names[-1]) or [[]])
         return paths
 

@@ -34,6 +34,7 @@ _SLOW_CALL = 0.05
 class EachStep(Step):
     """A synchronous function for each record: one pass over the list, at the cost of the calls."""
 
+    by_record = True
     opened: Each
 
     def __init__(self, run: Run, name: str, spec: Processor, work: Each) -> None:
@@ -154,6 +155,7 @@ class EachStep(Step):
 class EachAsyncStep(Step):
     """An asynchronous function for each record, ``concurrency`` records at a time over all batches."""
 
+    by_record = True
     opened: EachAsync
 
     def __init__(self, run: Run, name: str, spec: Processor, work: EachAsync) -> None:

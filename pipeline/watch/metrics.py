@@ -72,12 +72,15 @@ class StageMetrics:
     in_flight: int = 0
     last_batch: int = 0
     state: str = "starting"
+    _smooth: int = 0
 
-    def took(self, seconds: float) -> None:
-        """Count a batch that took so long."""
+    def took(self, seconds: float, smooth: bool = True) -> None:
+        """Count a batch that took so long; ``smooth`` unless an attempt failed or it was held up."""
         self.batches += 1
         self.batch_seconds.observe(seconds)
-        self.recent_seconds += (seconds - self.recent_seconds) * (0.1 if self.batches > 10 else 1 / self.batches)
+        if smooth:
+            self._smooth += 1
+            self.recent_seconds += (seconds - self.recent_seconds) * max(0.1, 1 / self._smooth)
 
     def fail(self, policy: str) -> None:
         """Count a record that failed."""
