@@ -59,7 +59,9 @@ class Outlet:
             batch.ticket.close()
 
     async def _route(self, batch: Batch) -> None:
+        ticket = batch.ticket
         masks, batch, halt = self._masks(batch)
+        batch.ticket = ticket
         parts: list[tuple[Branch, Batch]] = []
         for branch, mask in zip(self.branches, masks, strict=True):
             if any(mask):

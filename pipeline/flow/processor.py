@@ -66,21 +66,31 @@ class ProcessorActor:
         """Work on a batch and return what hands the result on."""
         halt: Halt | None = None
         abandoned = False
+        ticket = batch.ticket
         try:
             for step in self._steps:
                 started = self._run.clock.now()
                 batch, halt_here = await self._step(step, batch, rest)
                 seconds = self._run.clock.now() - started
                 step.metrics.busy_seconds += seconds
-                step.metrics.took(seconds)
+                step.metrics.took(seconds, ticket is None or ticket.smooth)
                 halt = halt_here or halt
                 if not batch.records:
                     break
         except Abandoned:
             abandoned = True
+        except Halt as raised:
+            # Nobody can say how far it got: all of the batch stays unsettled.
+            batch, halt = Batch([]), halt or raised
+        # Whatever goes on, be it nothing: it ends what came, or the batcher would wait for its permit for ever.
+        batch.ticket = ticket
+        if ticket is not None and (abandoned or halt is not None):
+            ticket.smooth = False
 
         async def hand_on() -> bool:
             if abandoned:
+                if ticket is not None:
+                    ticket.close()
                 self._inbox.abandon()
                 return False
             return await self._hand_on(batch, halt)
