@@ -81,6 +81,7 @@ class BatcherActor:
         self._full: list[_Open] = []
         self._hand: Batch | None = None
         self._in_flight = 0
+        self._through = 0
         self._pressed = False
         self._flushing = False
         self._timer: Callable[[], None] | None = None
@@ -341,6 +342,7 @@ class BatcherActor:
 
         def done(ticket: Ticket) -> None:
             self._in_flight -= 1
+            self._through += size
             self._inbox.poke()
             if ticket.smooth:
                 service = self._run.clock.now() - now
@@ -358,7 +360,14 @@ class BatcherActor:
         self._metrics.limit = self.law.limit
         self._raise_limits()
         self._run.events.emit(
-            "batch", stage=self.name, size=seen.size, seconds=seen.service, waited=seen.wait, limit=self.law.limit
+            "batch",
+            stage=self.name,
+            size=seen.size,
+            seconds=seen.service,
+            waited=seen.wait,
+            limit=self.law.limit,
+            total=self._through,
+            rate=seen.size / max(seen.service, 1e-9),
         )
         for change in changes:
             if change.notable:
