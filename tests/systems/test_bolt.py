@@ -1,0 +1,352 @@
+"""Rows B of the checklist: what the "batch processor" example of Bolt promises."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.systems.command import Ended, command, start
+
+STEPS = '''
+import asyncio
+import os
+import time
+from pathlib import Path
+
+class Meeting:
+    """Notes how many calls are under way, and lets none go before so many have met, or 2 seconds have passed."""
+
+    def __init__(self, expected):
+        self.expected = expected
+        self.inside = self.most = 0
+        self.met = asyncio.Event()
+
+    async def __call__(self, record):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        if self.inside >= self.expected:
+            self.met.set()
+        try:
+            await asyncio.wait_for(self.met.wait(), 2)
+        except TimeoutError:
+            self.met.set()
+        await asyncio.sleep(0)
+        self.inside -= 1
+        return {"most": self.most}
+
+def refuse(record):
+    with open("calls", "a") as calls:
+        calls.write("called\\n")
+    raise ConnectionError("the gateway is down")
+
+def take(record):
+    return record
+
+def pay(record):
+    if record["n"] % 7 == 3:
+        raise ValueError("no such account")
+    return record
+
+class Till:
+    async def __aenter__(self):
+        Path("opened").touch()
+        return self.take
+
+    async def __aexit__(self, *exc_info):
+        Path("closed").touch()
+
+    async def take(self, record):
+        await asyncio.sleep(0.002)
+        return record
+
+async def never(record):
+    Path("reached").touch()
+    await asyncio.sleep(3600)
+
+async def settle_later(record):
+    await asyncio.sleep(0.002 if record["n"] % 3 else 0.006)
+    return record
+'''
+BATCHED = """
+name: payments
+on_failure: skip
+checkpoint: none
+stages:
+  - source: generate
+    with: {count: 250, rate: 100000/s}
+  - batcher: fixed
+    with: {size: 10, linger: 1m}
+  - processor: call
+    with: {function: "steps:pay"}
+  - sink: discard
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the functions of the tests."""
+    (tmp_path / "steps.py").write_text(STEPS)
+    return tmp_path
+
+
+def run(folder: Path, config: str, *arguments: str, environ: dict[str, str] | None = None) -> Ended:
+    (folder / "payments.yaml").write_text(config)
+    return command(folder, "run", "payments.yaml", "--log", "json", *arguments, environ=environ)
+
+
+def test_b1_the_environment_sets_how_many_work_at_a_time(folder: Path) -> None:
+    """``concurrency`` is the pool of workers of a stage, and the environment overrides it, like any value."""
+    ended = run(folder, MEETING, environ={"PIPELINE__STAGES__CALL__CONCURRENCY": "5"})
+
+    assert ended.code == 0, ended.err
+    assert ended.event("configured")["workers"]["call"] == 5
+    met = [json.loads(line)["most"] for line in (folder / "met.jsonl").read_text().splitlines()]
+    assert max(met) == 5
+
+
+def test_b1_what_the_workers_have_not_taken_waits_in_bounded_channels(folder: Path) -> None:
+    """Before workers that take nothing, an endless source stands still after a bounded number of records."""
+    config = STUCK.replace("50ms", "300ms")
+    (folder / "payments.yaml").write_text(config)
+    process = start(folder, "run", "payments.yaml", "--log", "json")
+    wait_for(folder / "reached")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+
+    finished = Ended(process.returncode, "", err).event("finished")
+    # Ten records a batch: 2 workers with twice as many batches, two in each of two channels, and those in between.
+    assert 0 < finished["unsettled"] == finished["read"] <= 5000
+
+
+MEETING = """
+name: payments
+stages:
+  - source: generate
+    with: {count: 100}
+  - processor: call
+    with: {function: "steps:Meeting", arguments: {expected: 5}}
+    concurrency: 1
+  - sink: jsonl
+    with: {path: met.jsonl}
+"""
+STUCK = """
+name: payments
+checkpoint: none
+drain: 50ms
+stages:
+  - source: generate
+  - batcher: fixed
+    with: {size: 10}
+  - processor: call
+    with: {function: "steps:never"}
+    concurrency: 2
+  - sink: discard
+"""
+
+
+def test_b2_the_environment_sets_the_size_of_a_batch(folder: Path) -> None:
+    """The size of a batch is a key that the environment overrides."""
+    config = BATCHED.replace("steps:pay", "steps:take")
+    configured = run(folder, config)
+    overridden = run(folder, config, environ={"PIPELINE__STAGES__FIXED__WITH__SIZE": "100"})
+
+    assert {each["size"] for each in configured.events("batch")} == {10}
+    assert [each["size"] for each in overridden.events("batch")] == [100, 100, 50]
+
+
+def test_b3_three_attempts_are_three_in_all_each_retry_is_warned_of_and_the_last_failure_is_an_error(
+    folder: Path,
+) -> None:
+    """``retry.attempts`` counts executions; each retry is a warning, and what fails after the last is an error."""
+    ended = run(folder, REFUSED, environ={"PIPELINE__STAGES__CALL__RETRY__ATTEMPTS": "3"})
+
+    assert ended.code == 1
+    assert (folder / "calls").read_text() == "called\n" * 3
+    assert [(each["level"], each["attempt"]) for each in ended.events("retry")] == [("warning", 1), ("warning", 2)]
+    assert "the gateway is down" in ended.events("retry")[0]["error"]
+    finished = ended.event("finished")
+    assert finished["level"] == "error"
+    assert "the gateway is down" in finished["error"]
+    assert finished["unsettled"] == 1
+
+
+REFUSED = """
+name: payments
+stages:
+  - source: generate
+    with: {count: 1}
+  - processor: call
+    with: {function: "steps:refuse"}
+    retry: {attempts: 7, backoff: 1ms..2ms}
+  - sink: jsonl
+    with: {path: paid.jsonl}
+"""
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Return a run of a little over five seconds, 560 records a seventh of which fails."""
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "steps.py").write_text(STEPS)
+    return run(folder, BATCHED.replace("count: 250, rate: 100000/s", "count: 560, rate: 100/s"))
+
+
+def test_b6_progress_is_told_every_five_seconds(long_run: Ended) -> None:
+    """Every 5 s a run tells total, processed, failed, remaining, and what has ended as a share of the total."""
+    (progress,) = long_run.events("progress")
+
+    assert progress["total"] == 560
+    assert progress["failed"] > 0
+    done = progress["processed"] + progress["failed"]
+    assert 400 <= done < 560
+    assert progress["remaining"] == 560 - done
+    assert progress["progress_pct"] == pytest.approx(100 * done / 560, abs=0.01)  # pyright: ignore[reportUnknownMemberType]
+    assert progress["rate"] == pytest.approx(100, rel=0.2)  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_b6_without_a_known_total_progress_goes_without_it() -> None:
+    """Where nobody knows the total, the progress has the counts all the same."""
+    from pipeline.cli.progress import Meter
+    from pipeline.watch.report import Account, SourceStatus, Status
+
+    account = Account(read=30, written=20, skipped=5)
+    source = SourceStatus("queue", 30, 5, 30, None)
+    status = Status("payments", "running", 5.0, account, [], [], [source], 0, 0, 0, None, 0.0, "")
+
+    fields = Meter().look(status).fields()
+
+    assert (fields["processed"], fields["failed"]) == (20, 5)
+    assert (fields["total"], fields["remaining"], fields["progress_pct"]) == (None, None, None)
+
+
+def test_b7_the_life_of_a_run_is_told_in_structured_log_lines(long_run: Ended) -> None:
+    """Started (service, version), configured (workers, batch size, total), finished: JSON lines with a level."""
+    lines = [json.loads(line) for line in long_run.err.splitlines()]
+
+    assert all({"ts", "level", "event"} <= line.keys() for line in lines)
+    names = [line["event"] for line in lines if line["event"] != "batch"]
+    assert names[:2] == ["started", "configured"]
+    assert names[-1] == "finished"
+    started, configured = long_run.event("started"), long_run.event("configured")
+    assert (started["service"], started["pipeline"]) == ("payments", "payments")
+    assert started["version"]
+    assert configured["workers"] == {"generate": 1, "fixed": 1, "call": 1, "discard": 1}
+    assert configured["batch_size"] == {"fixed": 10}
+    assert configured["total"] == 560
+
+
+def test_b9_the_run_ends_with_its_summary(long_run: Ended, folder: Path) -> None:
+    """The end tells the total, successes, failures, duration and throughput, and the exit code how it went."""
+    finished = long_run.event("finished")
+
+    assert long_run.code == finished["exit_code"] == 0
+    assert (finished["read"], finished["written"], finished["skipped"], finished["unsettled"]) == (560, 480, 80, 0)
+    assert finished["seconds"] == pytest.approx(5.6, rel=0.2)  # pyright: ignore[reportUnknownMemberType]
+    assert finished["rate"] == pytest.approx(560 / finished["seconds"], rel=0.01)  # pyright: ignore[reportUnknownMemberType]
+
+    (folder / "payments.yaml").write_text(BATCHED)
+    told = command(folder, "run", "payments.yaml")
+    assert told.code == 0
+    account = "read 250 = written 214 + filtered 0 + skipped 36 + collected 0 + dead-lettered 0 + unsettled 0"
+    assert account in told.err.splitlines()
+    assert "records/s" in told.err
+
+    failed = run(folder, BATCHED.replace("on_failure: skip", "on_failure: stop"))
+    assert failed.code == failed.event("finished")["exit_code"] == 1
+
+
+def test_b10_a_signal_drains_the_run_and_its_resources_are_let_go(folder: Path) -> None:
+    """On SIGTERM reading stops, what is under way is written, what was opened is closed, and nothing is left."""
+    (folder / "payments.yaml").write_text(TILL)
+    process = start(folder, "run", "payments.yaml", "--log", "json")
+    wait_for(folder / "paid.jsonl", at_least=2000)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+
+    ended = Ended(process.returncode, "", err)
+    finished = ended.event("finished")
+    assert (ended.code, finished["outcome"]) == (0, "drained")
+    assert finished["unsettled"] == 0
+    written = [json.loads(line)["n"] for line in (folder / "paid.jsonl").read_text().splitlines()]
+    assert written == list(range(finished["read"]))
+    assert (folder / "opened").exists()
+    assert (folder / "closed").exists()
+
+
+def test_b10_a_drain_has_a_deadline(folder: Path) -> None:
+    """What does not finish within ``drain`` is given up and told, with an exit code of its own."""
+    (folder / "payments.yaml").write_text(STUCK)
+    process = start(folder, "run", "payments.yaml", "--log", "json")
+    wait_for(folder / "reached")
+    process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    _, err = process.communicate(timeout=20)
+
+    finished = Ended(process.returncode, "", err).event("finished")
+    assert (process.returncode, finished["outcome"]) == (7, "late")
+    assert "deadline" in finished["error"]
+    assert finished["unsettled"] > 0
+    assert time.monotonic() - asked < 5
+
+
+TILL = """
+name: payments
+stages:
+  - source: generate
+    with: {rate: 5000/s, record: {n: n}}
+  - batcher: fixed
+    with: {size: 100, linger: 1m}
+  - processor: call
+    with: {function: "steps:Till"}
+    concurrency: 20
+  - sink: jsonl
+    with: {path: paid.jsonl}
+"""
+
+
+def test_b16_a_checkpoint_is_where_a_killed_run_goes_on_although_its_workers_finish_out_of_order(folder: Path) -> None:
+    """Progress is saved every interval; after a kill -9 the run goes on from there: nothing lost, nothing twice."""
+    (folder / "payments.yaml").write_text(SAVED)
+    process = start(folder, "run", "payments.yaml", "--log", "json")
+    wait_for(folder / "paid.jsonl", at_least=6000)
+    process.kill()
+    process.communicate(timeout=20)
+    killed_at = len((folder / "paid.jsonl").read_text().splitlines())
+    assert 0 < killed_at < 1500
+
+    ended = command(folder, "run", "payments.yaml", "--log", "json")
+
+    assert ended.code == 0, ended.err
+    started, finished = ended.event("started"), ended.event("finished")
+    assert (started["run"], started["resumed"]) == (2, True)
+    assert finished["read"] < 1500
+    written = [json.loads(line)["n"] for line in (folder / "paid.jsonl").read_text().splitlines()]
+    assert sorted(written) == list(range(1500))
+
+
+SAVED = """
+name: payments
+delivery: exactly_once
+checkpoint: {interval: 50ms}
+stages:
+  - source: generate
+    with: {count: 1500, record: {n: n}}
+  - batcher: fixed
+    with: {size: 10}
+  - processor: call
+    with: {function: "steps:settle_later"}
+    concurrency: 4
+    ordered: false
+  - sink: jsonl
+    with: {path: paid.jsonl}
+"""
+
+
+def wait_for(path: Path, at_least: int = 0) -> None:
+    """Wait until a file is there and has so many bytes."""
+    until = time.monotonic() + 20
+    while not path.exists() or path.stat().st_size < at_least:
+        assert time.monotonic() < until, f"{path.name} did not come"
+        time.sleep(0.01)

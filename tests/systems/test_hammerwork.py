@@ -1,0 +1,174 @@
+"""Rows H of the checklist: what the system "Hammerwork batch operations" promises."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import Pipeline, PipelineError
+from pipeline.testing import ListSource, ManualClock
+from stages import batchers, processors, sinks, sources
+from tests.systems.command import command
+from tests.systems.counting import Statements
+from tests.systems.virtual import Service, run
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_h1_a_bulk_insert_is_one_statement_beyond_any_limit_on_its_parameters(
+    tmp_path: Path, statements: Statements
+) -> None:
+    """A batch is inserted in bulk, and no limit of the database on parameters a statement bounds its size."""
+    path = tmp_path / "jobs.db"
+    # 2,000 rows of 40 columns are 80,000 parameters; SQLite allows 32,766 in a statement.
+    records: list[dict[str, Any]] = [{f"c{column}": n * column for column in range(40)} for n in range(2000)]
+    pipeline = (
+        Pipeline("jobs", checkpoint="none")
+        | records
+        | batchers.Fixed(size=2000)
+        | sinks.Sqlite(path=str(path), table="jobs")
+    )
+
+    await pipeline.run()
+
+    assert statements.rows_of("jobs") == [2000]
+    assert statements.singles_of("jobs") == []
+    assert rows_in(path, "SELECT count(*), sum(c39) FROM jobs") == [(2000, 39 * 1999 * 1000)]
+
+
+async def test_h2_a_batch_is_written_wholly_or_not_at_all(tmp_path: Path, statements: Statements) -> None:
+    """A write that breaks off in the midst of a batch leaves none of its rows, and the batch goes in once later."""
+    (tmp_path / "jobs.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(1000)))
+    path = tmp_path / "jobs.db"
+    pipeline = (
+        Pipeline("jobs", checkpoint={"path": str(tmp_path / "state.db")})
+        | sources.Jsonl(path=str(tmp_path / "jobs.jsonl"))
+        | batchers.Fixed(size=100)
+        | sinks.Sqlite(path=str(path), table="jobs")
+    )
+    statements.break_into("jobs", 3)
+
+    with pytest.raises(PipelineError, match="database is locked") as stopped:
+        await pipeline.run()
+    assert stopped.value.exit_code == 1
+    assert rows_in(path, "SELECT count(*) FROM jobs") == [(200,)]
+
+    await pipeline.run()
+    assert rows_in(path, "SELECT count(*), count(DISTINCT n), sum(n) FROM jobs") == [(1000, 1000, 499_500)]
+
+
+async def test_h19_a_thousand_records_are_ten_calls(tmp_path: Path, statements: Statements) -> None:
+    """Batches of 100 turn 1,000 calls of a function into 10, and 1,000 inserts into 10 transactions."""
+    clock = ManualClock()
+    service = Service(clock)
+    pipeline = (
+        Pipeline("jobs", checkpoint="none")
+        | [{"n": n} for n in range(1000)]
+        | batchers.Fixed(size=100)
+        | processors.Call(service.take, batch=True)
+        | sinks.Sqlite(path=str(tmp_path / "jobs.db"), table="jobs")
+    )
+
+    await pipeline.run()
+
+    assert service.sizes == [100] * 10
+    assert len(statements.transactions_of("jobs")) == 10
+
+
+async def test_h20_batches_bounded_in_bytes_hold_no_more_however_large_their_records_are(tmp_path: Path) -> None:
+    """``max_bytes`` bounds what a batch holds, where a count of records would not."""
+    (tmp_path / "jobs.jsonl").write_text("".join(f'{{"n": {n:3}, "text": "{"x" * 4074}"}}\n' for n in range(600)))
+    sizes: list[int] = []
+
+    def measure(records: list[Any]) -> list[Any]:
+        sizes.append(len(records))
+        return records
+
+    pipeline = (
+        Pipeline("bounded")
+        | sources.Jsonl(path=str(tmp_path / "jobs.jsonl"))
+        | batchers.Fixed(size=100, max_bytes="128KiB")
+        | processors.Call(measure, batch=True)
+        | sinks.Discard()
+    )
+
+    report = await pipeline.run()
+
+    assert report.account.written == 600
+    # Each line is 4 KiB: a hundred of them would be 400.
+    assert 28 <= max(sizes) <= 32
+
+
+def test_h20_smaller_batches_make_the_stated_worst_case_smaller(tmp_path: Path) -> None:
+    """``check`` states the memory held at worst, and it falls with the bytes of a batch."""
+    (tmp_path / "jobs.yaml").write_text(JOBS)
+
+    stated = [
+        json.loads(
+            command(tmp_path, "check", "jobs.yaml", "--json", "--set", f"stages.fixed.with.max_bytes={size}").out
+        )
+        for size in ("8MiB", "2MiB")
+    ]
+
+    large, small = (each["files"][0]["plan"]["memory"]["bytes"] for each in stated)
+    assert large - small == 6 * 2**20
+
+
+JOBS = """
+name: jobs
+stages:
+  - source: jsonl
+    with: {path: jobs.jsonl}
+  - batcher: fixed
+    with: {size: 100}
+  - sink: jsonl
+    with: {path: done.jsonl}
+"""
+
+
+@pytest.mark.parametrize(("slow", "named"), [("score", "processor 'score'"), ("store", "processor 'store'")])
+async def test_h21_the_report_says_why_it_is_slow(slow: str, named: str) -> None:
+    """The report names the stage that held up the others, and those that waited for it."""
+    clock = ManualClock()
+    seconds = {"score": 0.01, "store": 0.01, slow: 1.0}
+    score, store = (Service(clock, seconds[name]) for name in ("score", "store"))
+    pipeline = (
+        Pipeline("slow")
+        | ListSource(records=list(range(2000)), chunk=10)
+        | batchers.Fixed(size=10)
+        | processors.Call(score.take, batch=True, name="score")
+        | processors.Call(store.take, batch=True, name="store")
+        | sinks.Discard()
+    )
+
+    report = await run(pipeline, clock)
+
+    assert report.bottleneck.startswith(f"{named} worked "), report.bottleneck
+    assert report.bottleneck.endswith("waited to send"), report.bottleneck
+
+
+async def test_h21_a_source_that_gives_little_is_told_apart_from_a_slow_stage() -> None:
+    """Where the stages mostly wait for records, it is the source that is named."""
+    clock = ManualClock()
+    service = Service(clock, 0.01)
+    pipeline = (
+        Pipeline("idle")
+        | sources.Generate(count=50, rate=5.0)
+        | batchers.Fixed(size=5)
+        | processors.Call(service.take, batch=True)
+        | sinks.Discard()
+    )
+
+    report = await run(pipeline, clock)
+
+    assert report.bottleneck.startswith("source 'generate' worked "), report.bottleneck
+
+
+def rows_in(path: Path, query: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()

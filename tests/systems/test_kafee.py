@@ -1,0 +1,282 @@
+"""Rows K of the checklist: what the system "Kafee batch guide" promises."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from pipeline import Pipeline
+from pipeline.flow.supervisor import Supervisor
+from pipeline.stage import Batcher
+from pipeline.testing import ListSource, ManualClock, Wait
+from stages import batchers, processors, sinks, sources
+from tests.systems.command import command
+from tests.systems.virtual import Service, run, serve
+
+pytestmark = pytest.mark.anyio
+
+KIB = "x" * 1024
+EITHER = pytest.mark.parametrize(
+    "batcher",
+    [
+        batchers.Fixed(size=100, linger=5.0, max_bytes="1MiB"),
+        batchers.Adaptive(target_latency=5.0, margin=0, min_size=100, max_size=100, max_bytes="1MiB"),
+    ],
+    ids=["fixed", "adaptive"],
+)
+
+
+@EITHER
+async def test_k1_a_batch_goes_by_size_by_time_or_by_bytes_whichever_is_first(batcher: Batcher) -> None:
+    """A batch is flushed at 100 records, 5,000 ms or 1,048,576 bytes, whichever comes first."""
+    clock = ManualClock()
+    service = Service(clock, 0.05)
+    many = [str(number) for number in range(200)]
+    large = [KIB * 300 for _ in range(4)]
+    slow = [each for number in range(48) for each in (str(number), Wait(0.25))]
+
+    async def arriving() -> AsyncIterator[str]:
+        for each in [*many, Wait(10), *large, Wait(10), *slow]:
+            if isinstance(each, Wait):
+                await clock.sleep(each.seconds)
+            else:
+                yield each
+
+    pipeline = Pipeline("k1") | arriving() | batcher | processors.Call(service.take, batch=True) | sinks.Discard()
+    report = await run(pipeline, clock)
+
+    by_bytes = [call.size for call in service.calls if len(call.records[0]) > 1024]
+    by_time = [call for call in service.calls if call.began >= 20 and len(call.records[0]) <= 1024]
+    assert service.sizes[:2] == [100, 100]
+    assert by_bytes == [3, 1]
+    # Four records a second: each of them is on its way within five.
+    assert sum(call.size for call in by_time) == 48
+    assert all(call.began - (20 + int(number) / 4) <= 5.0 for call in by_time for number in call.records)
+    assert max(call.size for call in by_time) >= 10
+    assert report.account.written == 252
+
+
+@pytest.mark.parametrize(
+    ("batcher", "concurrency"),
+    [(batchers.Fixed(size=10), 3), (batchers.Adaptive(target_latency=10.0, max_size=10, max_in_flight=3), 8)],
+    ids=["fixed", "adaptive"],
+)
+async def test_k5_at_most_three_batches_are_in_flight_and_the_source_waits(batcher: Batcher, concurrency: int) -> None:
+    """With 3 batches in flight nothing further is started, and soon nothing further is read: backpressure."""
+    clock = ManualClock()
+    service = Service(clock, 1.0)
+    pipeline = (
+        Pipeline("k5")
+        | ListSource(records=list(range(1000)), chunk=10)
+        | batcher
+        | processors.Call(service.take, batch=True, concurrency=concurrency)
+        | sinks.Discard()
+    )
+    supervisor = pipeline.supervisor(clock=clock)
+
+    ahead: list[int] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(supervisor.run)
+        for _ in range(10):
+            await clock.advance(1.0)
+            ahead.append(supervisor.status().account.unsettled)
+        supervisor.abort()
+
+    assert service.at_once == 3
+    # Three batches at work and one that is full; two in each channel, and one in the hand of whoever sends.
+    assert max(ahead) <= 100
+    assert sum(service.sizes) >= 100
+
+
+def test_k11_one_function_serves_record_by_record_and_in_batches_and_both_can_run_on_one_source(
+    tmp_path: Path,
+) -> None:
+    """The function of the single-record mode is used again behind a batcher, and both run on one source apart."""
+    (tmp_path / "orders.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(250)))
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "single.yaml").write_text(SINGLE)
+    (tmp_path / "batched.yaml").write_text(BATCHED)
+
+    assert command(tmp_path, "run", "single.yaml").code == 0
+    assert command(tmp_path, "run", "batched.yaml").code == 0
+
+    single = (tmp_path / "single.jsonl").read_text()
+    assert [json.loads(line)["doubled"] for line in single.splitlines()] == list(range(0, 500, 2))
+    assert (tmp_path / "batched.jsonl").read_text() == single
+    assert (tmp_path / "calls").read_text() == "100 100 50 "
+    assert {path.name for path in (tmp_path / ".pipeline").glob("*.db")} == {"single.db", "batched.db"}
+
+
+STEPS = """
+def double(record):
+    record["doubled"] = record["n"] * 2
+    return record
+
+def double_all(records):
+    with open("calls", "a") as calls:
+        calls.write(f"{len(records)} ")
+    return [double(record) for record in records]
+"""
+SINGLE = """
+name: single
+stages:
+  - source: jsonl
+    with: {path: orders.jsonl}
+  - processor: call
+    with: {function: "steps:double"}
+  - sink: jsonl
+    with: {path: single.jsonl}
+"""
+BATCHED = """
+name: batched
+stages:
+  - source: jsonl
+    with: {path: orders.jsonl}
+  - batcher: fixed
+    with: {size: 100}
+  - processor: call
+    with: {function: "steps:double_all", batch: true}
+  - sink: jsonl
+    with: {path: batched.jsonl}
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "smallest", "largest"), [(0.03, 10, 50), (0.2, 100, 500), (2.0, 1000, 5000)], ids=["30ms", "200ms", "2s"]
+)
+async def test_k12_a_latency_target_stands_for_the_advice_on_sizes(target: float, smallest: int, largest: int) -> None:
+    """One number, the latency to bear, finds the sizes that the guide advises for latency, balance and throughput."""
+    records = list(range(largest * 12))
+
+    service = await serve(records, batchers.Adaptive(target_latency=target), fixed=0.005, each=0.0004)
+
+    settled = service.sizes[-5:-1]
+    assert smallest <= min(settled) <= max(settled) <= largest, service.sizes
+    assert max(call.seconds for call in service.calls) <= target
+
+
+def test_k13_check_prints_the_memory_that_a_run_holds_at_worst(tmp_path: Path) -> None:
+    """The bound on memory is printed when a config is checked, and smaller bounds make it smaller."""
+    (tmp_path / "batched.yaml").write_text(BATCHED)
+    (tmp_path / "steps.py").write_text(STEPS)
+
+    shown = command(tmp_path, "check", "batched.yaml")
+    assert shown.code == 0
+    assert "memory: at most " in shown.out
+    settings = ("--set", "memory=2MiB", "--set", "max_record=64KiB")
+    wide, narrow = (
+        json.loads(command(tmp_path, "check", "batched.yaml", "--json", *more).out)["files"][0]["plan"]["memory"]
+        for more in ((), settings)
+    )
+    assert wide["bytes"] > narrow["bytes"] >= 2 * 2**20
+
+
+async def test_k13_a_budget_of_bytes_holds_up_the_source_however_many_records_fit(tmp_path: Path) -> None:
+    """``memory`` bounds the bytes that a run holds: in front of a stage that stands still, reading stops there."""
+    line = json.dumps({"text": KIB * 20})
+    (tmp_path / "orders.jsonl").write_text(f"{line}\n" * 1000)
+    stuck = anyio.Event()
+    reached = anyio.Event()
+
+    async def never(records: list[Any]) -> list[Any]:
+        reached.set()
+        await stuck.wait()
+        return records
+
+    held: list[int] = []
+    for memory in ("2MiB", "8MiB"):
+        pipeline = (
+            Pipeline("k13", memory=memory, max_record="64KiB")
+            | sources.Jsonl(path=str(tmp_path / "orders.jsonl"))
+            | batchers.Fixed(size=100_000, linger=3600)
+            | processors.Call(never, batch=True)
+            | sinks.Discard()
+        )
+        supervisor = pipeline.supervisor()
+        async with anyio.create_task_group() as group:
+            group.start_soon(supervisor.run)
+            await reached.wait()
+            held.append(await _standstill(supervisor))
+            supervisor.abort()
+
+    # Of 20 MiB that are there, as much as fits and what of the source's chunk is under way.
+    assert 80 <= held[0] <= 130
+    assert 380 <= held[1] <= 440
+
+
+async def _standstill(supervisor: Supervisor) -> int:
+    """Return how many records a run has read when it reads no further."""
+    read, times = -1, 0
+    while times < 10:
+        await anyio.sleep(0.02)
+        now = supervisor.status().account.read
+        read, times = now, times + 1 if now == read else 0
+    return read
+
+
+@EITHER
+async def test_k15_a_batch_goes_when_its_time_has_come_although_nothing_arrives(batcher: Batcher) -> None:
+    """The timeout is a timer of its own: no further arrival, heartbeat or wish is needed for the flush."""
+    service = await serve([*range(300), Wait(20), 1, 2, 3, Wait(40), 4], batcher, fixed=0.5)
+
+    (lone,) = [call for call in service.calls if call.records == [1, 2, 3]]
+    assert 20 <= lone.began <= 20 + 5
+
+
+@EITHER
+async def test_k15_a_wish_flushes_at_once(batcher: Batcher) -> None:
+    """``flush()`` sends on what is gathered, before its size or its time."""
+    clock = ManualClock()
+    service = Service(clock, 0.1)
+    records = [*range(300), Wait(1.9), 1, 2, Wait(0.1), 3, Wait(3600)]
+    pipeline = (
+        Pipeline("k15")
+        | ListSource(records=records, chunk=100)
+        | batcher
+        | processors.Call(service.take, batch=True)
+        | sinks.Discard()
+    )
+    supervisor = pipeline.supervisor(clock=clock)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(supervisor.run)
+        await clock.advance(2.5)
+        assert 3 not in service.calls[-1].records
+        supervisor.flush()
+        await clock.advance(0.2)
+        supervisor.abort()
+    assert (service.calls[-1].began, service.calls[-1].records) == (2.5, [1, 2, 3])
+
+
+async def test_k16_the_last_partial_batch_goes_at_the_end_of_the_input() -> None:
+    """What is left of a batch when the input ends is flushed at once, not at a later arrival or timeout."""
+    service = await serve(list(range(250)), batchers.Fixed(size=100, linger=3600.0))
+
+    assert [(call.began, call.size) for call in service.calls] == [(0, 100), (0, 100), (0, 50)]
+
+
+async def test_k16_a_drain_flushes_the_partial_batch() -> None:
+    """What is gathered when the pipeline is told to stop goes through the sinks before it stops."""
+    clock = ManualClock()
+    service = Service(clock)
+    pipeline = (
+        Pipeline("k16")
+        | ListSource(records=[*range(5), Wait(7200), 6], chunk=1)
+        | batchers.Fixed(size=100, linger=3600.0)
+        | processors.Call(service.take, batch=True)
+        | sinks.Discard()
+    )
+    supervisor = pipeline.supervisor(clock=clock)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(supervisor.run)
+        await clock.advance(1.0)
+        assert service.calls == []
+        supervisor.drain()
+        await clock.advance(0.0)
+
+    assert [(call.began, call.records) for call in service.calls] == [(1.0, [0, 1, 2, 3, 4])]
+    assert supervisor.status().account.unsettled == 0
