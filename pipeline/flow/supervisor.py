@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 import anyio
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import DeadlineError, Exit, PipelineError, StorageError
@@ -15,6 +15,7 @@ from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
 from pipeline.settle.cut import Change, Letter
 from pipeline.watch.events import Events
+from pipeline.watch.history import History, Look, Recorder
 from pipeline.watch.report import (
     Account,
     ChannelStatus,
@@ -62,6 +63,8 @@ class Supervisor:
         self._paused = False
         self._loop_lag = 0.0
         self._notes: list[str] = []
+        specs = {name: stage.spec for name, stage in topology.stages.items()}
+        self._recorder = Recorder(lambda: self._seconds, self._look, specs)
 
     # --- for whoever watches and steers ---
 
@@ -120,6 +123,10 @@ class Supervisor:
             bottleneck=find_bottleneck(stages, self._seconds),
         )
 
+    def history(self) -> History:
+        """Return the run over time, up to this moment."""
+        return self._recorder.history()
+
     # --- the run ---
 
     async def run(self) -> Report:
@@ -128,10 +135,12 @@ class Supervisor:
         :raises PipelineError: when the run could not be started.
         """
         async with AsyncExitStack() as stack:
+            stack.callback(self._events.subscribe(self._recorder.event))
             await self._start(stack)
             if not self._options.dry_run:
                 await self._work()
                 await self._last_cut()
+            self._recorder.end()
             report = self._report()
             self._phase = "finished"
             await self._save_report(report)
@@ -144,6 +153,7 @@ class Supervisor:
         )
         self._assembly = assembly
         self._started = self._clock.now()
+        self._recorder.begin(self._clock.wall())
         state, run = assembly.state, assembly.run
         if state is not None:
             self._letters_before = await state.count_letters()
@@ -221,6 +231,7 @@ class Supervisor:
             "error": report.error,
             "bottleneck": report.bottleneck,
             "stages": [structs.asdict(stage) for stage in report.stages],
+            "history": to_builtins(self._recorder.history().summary),
         }
         with anyio.CancelScope(shield=True):
             await state.finish(report.outcome, report.exit_code, saved, self._clock.wall())
@@ -234,6 +245,7 @@ class Supervisor:
             await self._clock.sleep(_LAG_EVERY)
             now = self._clock.now()
             self._loop_lag = max(0.0, now - before - _LAG_EVERY)
+            self._recorder.tick()
             if now - told >= _PROGRESS_EVERY:
                 told = now
                 account = self._assembly.run.ledger.account.as_dict()
@@ -359,6 +371,19 @@ class Supervisor:
             )
             for name, channel in self._assembly.wiring.channels.items()
         ]
+
+    def _look(self) -> Look:
+        assert self._assembly is not None
+        run, account = self._assembly.run, self._assembly.run.ledger.account
+        return Look(
+            self._seconds,
+            account.settled,
+            account.unsettled,
+            fills={name: channel.fill for name, channel in self._assembly.wiring.channels.items()},
+            busy={name: each.busy_seconds / each.concurrency for name, each in run.metrics.items()},
+            laws={batcher.name: batcher.law.status() for batcher in self._assembly.batchers},
+            triggers={batcher.name: dict(run.metrics[batcher.name].triggers) for batcher in self._assembly.batchers},
+        )
 
     def _source_status(self, actor: SourceActor) -> SourceStatus:
         assert self._assembly is not None
