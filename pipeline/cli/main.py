@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, PipelineError
 
 __all__ = ("Session", "cli", "invoke")
 
-_COMMANDS = ("run", "check", "init", "stages", "schema", "graph", "state", "dlq")
+_COMMANDS = ("run", "check", "explain", "init", "stages", "schema", "graph", "state", "dlq")
 
 
 @dataclass
