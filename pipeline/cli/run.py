@@ -17,6 +17,7 @@ __all__ = ("command",)
 @click.option("--repeat", is_flag=True, help="Accept that what is in a sink already is written again.")
 @click.option("--accept-changes", is_flag=True, help="Go on although sources or sinks are not those of the last run.")
 @click.option("--log", type=click.Choice(["json", "text"]), help="Log events, one a line, in place of the progress.")
+@click.option("--report", metavar="FILE.html", help="Write a page about the run: what it did, plots, what to change.")
 @click.option("--fail-on-dlq", is_flag=True, help="Exit with 3 when this run had dead letters.")
 @click.pass_obj
 def command(
@@ -30,6 +31,7 @@ def command(
     repeat: bool,
     accept_changes: bool,
     log: str | None,
+    report: str | None,
     fail_on_dlq: bool,
 ) -> int:
     """Run a pipeline to its end; again, to go on where it stopped.
@@ -48,7 +50,17 @@ def command(
     """  # noqa: D301 - click's own mark for lines that stay as they are
     from pipeline.cli.running import Request, execute
 
+    if report is not None and dry_run:
+        raise click.UsageError("--report: there is nothing to report of a dry run; leave out one of them")
     request = Request(
-        ConfigFile(config, settings, allow_code), dry_run, limit, fresh, repeat, accept_changes, log, fail_on_dlq
+        ConfigFile(config, settings, allow_code),
+        dry_run,
+        limit,
+        fresh,
+        repeat,
+        accept_changes,
+        log,
+        fail_on_dlq,
+        report,
     )
     return execute(request, session.signals)

@@ -17,6 +17,7 @@ import anyio
 from pipeline.cli.config import ConfigFile
 from pipeline.cli.ending import ending_fields, ending_lines
 from pipeline.cli.progress import Meter
+from pipeline.cli.reported import check_report, write_report
 from pipeline.cli.signals import Signals, Stopped
 from pipeline.cli.views import Lines, Logged, Screen, View
 from pipeline.errors import Exit, PipelineError
@@ -49,6 +50,7 @@ class Request:
     accept_changes: bool = False
     log: str | None = None
     fail_on_dlq: bool = False
+    report: str | None = None
 
 
 def execute(request: Request, signals: Signals) -> int:
@@ -58,6 +60,8 @@ def execute(request: Request, signals: Signals) -> int:
     :raises Stopped: when a second signal comes before the run has begun.
     """
     loaded = request.config.load()
+    if request.report is not None:
+        check_report(request.report)
     view = _view(request, loaded)
     try:
         with _collecting_less():
@@ -91,6 +95,7 @@ class _Running:
     def __init__(self, request: Request, loaded: Loaded, view: View, signals: Signals) -> None:
         self._request = request
         self._topology = loaded.topology
+        self._mask = loaded.secrets.mask
         self._view = view
         self._signals = signals
         self._meter = Meter(request.limit)
@@ -181,7 +186,16 @@ class _Running:
         if code != Exit.CLOSED_OUTPUT:
             lines = list(ending_lines(report, self._topology, self._request.config, code))
             self._view.finish(lines, ending_fields(report, code))
-        return code
+        return self._write_report(report, code)
+
+    def _write_report(self, report: Report, code: int) -> int:
+        """Write the page that was asked for; return the exit code, another where only that failed."""
+        path = self._request.report
+        if path is None:
+            return code
+        problem = write_report(path, report, self._supervisor.history(), self._mask)
+        self._view.say(problem or f"report: {path}")
+        return Exit.STORAGE if problem and code == Exit.DONE else code
 
 
 def _force(seconds: float, code: int) -> None:
