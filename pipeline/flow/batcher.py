@@ -115,8 +115,8 @@ class BatcherActor:
             self._outlet.close()
 
     def press(self) -> None:
-        """Send on what is gathered, as soon as there is a permit: records are waited for elsewhere."""
-        if self._open and not self._pressed:
+        """Send on what is gathered, and what is still on its way here, until no source waits for room any more."""
+        if not self._pressed:
             self._pressed = True
             self._inbox.poke()
 
@@ -286,7 +286,9 @@ class BatcherActor:
         if self._flushing:
             return "flush"
         if self._pressed:
-            return "pressure"
+            if self._run.waiting_for_room:
+                return "pressure"
+            self._pressed = False
         now = self._run.clock.now()
         deadline = self._deadline(batch)
         if now >= deadline:
@@ -332,7 +334,7 @@ class BatcherActor:
         else:
             del self._open[gathered.key]
         if not self._open and not self._full:
-            self._pressed = self._flushing = False
+            self._flushing = False
 
     def _count(self, batch: Batch, gathered: _Open, reason: str) -> None:
         now = self._run.clock.now()

@@ -77,6 +77,8 @@ class Run:
         self.reading = True
         """False once a drain or a halt has begun: sources read no more."""
         self.draining = False
+        self.waiting_for_room = 0
+        """Sources that may not read on before something is settled."""
         self.halt: Halt | None = None
         self.fault: PipelineError | None = None
         self.on_stop: list[Callable[[], None]] = []

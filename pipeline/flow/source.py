@@ -159,8 +159,13 @@ class SourceActor:
 
     async def _wait_for_room(self) -> None:
         started = self._run.clock.now()
-        while self._run.reading and not self._room():
-            await self._run.settled()
+        # Counted before the room is looked for: whoever looks and finds none has batchers flush for us.
+        self._run.waiting_for_room += 1
+        try:
+            while self._run.reading and not self._room():
+                await self._run.settled()
+        finally:
+            self._run.waiting_for_room -= 1
         self._metrics.waiting_out_seconds += self._run.clock.now() - started
 
     async def _next(self, chunks: AsyncIterator[Chunk]) -> Chunk | None:

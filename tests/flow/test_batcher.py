@@ -180,21 +180,30 @@ async def test_what_is_gathered_is_sent_when_somebody_asks_and_only_that(ask: st
     async with batching.running():
         await batching.put(1)
         await settle()
+        batching.run.waiting_for_room = 1
         getattr(batching.actor, ask)()
         await settle()
         assert batching.cut == [(0, trigger, [1])]
+        batching.run.waiting_for_room = 0
         await batching.put(2)
         await batching.clock.advance(100)
         assert len(batching.cut) == 1
 
 
-async def test_pressure_on_a_batcher_that_holds_nothing_says_nothing_about_what_comes_later() -> None:
+async def test_pressure_lasts_until_no_source_waits_for_room_also_for_what_is_still_on_its_way() -> None:
     batching = Batching(Scripted(size=10, linger=FOREVER))
     async with batching.running():
+        batching.run.waiting_for_room = 1
         batching.actor.press()
-        await batching.put(1)
-        await batching.clock.advance(1)
-        assert batching.cut == []
+        await settle()
+        for number in (1, 2):
+            await batching.put(number)
+            await settle()
+        assert batching.cut == [(0, "pressure", [1]), (0, "pressure", [2])]
+        batching.run.waiting_for_room = 0
+        await batching.put(3)
+        await batching.clock.advance(100)
+        assert len(batching.cut) == 2
 
 
 async def test_one_key_too_many_cuts_the_oldest() -> None:
@@ -419,7 +428,9 @@ def test_every_record_is_sent_once_in_batches_within_their_bounds(
                     total += len(argument)
                 elif step == "advance":
                     await batching.clock.advance(argument)
+                    batching.run.waiting_for_room = 0
                 else:
+                    batching.run.waiting_for_room = 1
                     getattr(batching.actor, step)()
         batches = [batch.records for _, batch in batching.sent]
         check_batches(batches, total, size, max_bytes, keyed, ordered)
