@@ -86,20 +86,24 @@ class ManualClock:
         self._now = max(self._now, until)
         await settle()
 
-    async def finish(self, work: Awaitable[T]) -> T:
+    async def finish(self, work: Awaitable[T], within: float = 7200.0) -> T:
         """Await something, moving the clock to the next timer whenever all tasks wait.
 
         For work that is held up by nothing but this clock: what runs in a thread meanwhile counts as waiting.
 
-        :raises AssertionError: when everything waits and no timer is left.
+        :raises AssertionError: when everything waits and no timer is left, or ``within`` so many seconds of this clock
+            the work has not ended.
         """
         ended = asyncio.ensure_future(work)
+        until = self._now + within
         try:
             await settle()
             while not ended.done():
                 when = self.next_at
                 if when is None:
                     raise AssertionError("all tasks wait, and no timer is left that could wake one")
+                if when > until:
+                    raise AssertionError(f"the work has not ended within {within:g} seconds of the clock")
                 self._fire(when)
                 await settle()
             return await ended

@@ -157,6 +157,7 @@ class ListSink(Sink):
 class _ListWriter(PositionWriter):
     def __init__(self, sink: ListSink, context: SinkContext, named: bool) -> None:
         self._records = sink.stored.records
+        self._length = len(self._records)
         self._crash: CrashAt = sink.crash or CrashAt(0)
         self._context = context
         self._named = named
@@ -174,6 +175,8 @@ class _ListWriter(PositionWriter):
             del self._records[before:]
             raise
         self._crash("after a write")
+        # Only now it counts: a cut that was asked for meanwhile must not name what a crash left half done.
+        self._length = len(self._records)
 
     async def _name(self) -> None:
         """Say that the list is ours before there is anything in it, as a sink of files has to."""
@@ -185,7 +188,7 @@ class _ListWriter(PositionWriter):
         self._crash("before a cut")
 
     def position(self) -> Any:
-        return {"length": len(self._records)}
+        return {"length": self._length}
 
     async def sync(self) -> None:
         self._crash("before a sync")

@@ -36,7 +36,7 @@ class Cuts(Batcher, kw_only=True):
         return law
 
 
-class Writes(Sink, kw_only=True):
+class Writes(Sink):
     """A sink whose writer is the test's."""
 
     writer: Annotated[Any, key("The writer, or what makes it.")]

@@ -1,0 +1,206 @@
+"""The actor of a source: numbers, cursors, and what it does when it may not read on."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from pipeline.batch import Batch, Failed
+from pipeline.errors import StageError
+from pipeline.flow.run import Run
+from pipeline.flow.source import SourceActor
+from pipeline.settle.cut import SourcePoint
+from pipeline.stage import Chunk, Reader, Restart, Source, SourceContext, key
+from pipeline.testing import ListSource, ManualClock, Wait, settle
+from pipeline.testing.opening import context_for
+from tests.flow.driving import channel_of, drained, outlet_to, run_of, within
+
+pytestmark = pytest.mark.anyio
+
+
+class Bench:
+    """A source's actor that reads into a channel."""
+
+    def __init__(
+        self, source: Source, point: SourcePoint | None = None, limit: int | None = None, on_failure: str = "skip"
+    ) -> None:
+        self.clock = ManualClock()
+        self.run: Run = run_of(source, clock=self.clock, on_failure=on_failure)
+        self.name = next(iter(self.run.topology.stages))
+        self.channel = channel_of(self.run)
+        self.roomy = True
+        context = context_for(source, clock=self.clock)
+        self.actor = SourceActor(
+            self.run, self.name, source, context, outlet_to(self.run, self.channel), point, lambda: self.roomy, limit
+        )
+
+    async def read(self) -> list[Batch]:
+        """Return all batches, from the opening to the end."""
+        await self.actor.open()
+        await self.clock.finish(self.actor.run())
+        return await drained(self.channel)
+
+
+def numbered(batches: list[Batch]) -> list[tuple[int, Any]]:
+    return [(number, record) for batch in batches for number, record in zip(batch.numbers, batch.records, strict=True)]
+
+
+async def test_records_are_numbered_densely_and_settle_by_chunk() -> None:
+    bench = Bench(ListSource(list("abcde"), 2))
+    batches = await bench.read()
+    assert numbered(batches) == list(enumerate("abcde"))
+    assert [batch.spans for batch in batches] == [[(bench.name, 0, 2)], [(bench.name, 2, 4)], [(bench.name, 4, 5)]]
+    assert bench.actor.ended and bench.channel.ended
+    assert bench.run.ledger.account.read == 5
+    assert bench.run.position_of(next(batches[1].origins())) == "listsource[2]"
+
+
+async def test_a_record_that_could_not_be_read_takes_a_number_and_fails() -> None:
+    bench = Bench(ListSource(["a", Failed("?", "bad line"), "c"], 3), on_failure="collect")
+    assert numbered(await bench.read()) == [(0, "a"), (2, "c")]
+    assert [(error["error"], error["position"]) for error in bench.run.collected] == [
+        ("ValueError: bad line", "listsource[1]")
+    ]
+
+
+async def test_under_stop_what_came_before_a_bad_record_is_sent_and_nothing_behind() -> None:
+    bench = Bench(ListSource(["a", "b", Failed("?", "bad line"), "d", "e"], 4), on_failure="stop")
+    assert numbered(await bench.read()) == [(0, "a"), (1, "b")]
+    assert bench.run.halt is not None and "listsource[2]: ValueError: bad line" in str(bench.run.halt)
+
+
+async def test_a_limit_is_kept_to_the_record() -> None:
+    bench = Bench(ListSource(list(range(20)), 6), limit=8)
+    assert [record for _, record in numbered(await bench.read())] == list(range(8))
+    assert bench.run.ledger.account.read == 8
+    assert bench.actor.ended
+
+
+async def test_nothing_is_read_while_there_is_no_room() -> None:
+    bench = Bench(ListSource(list(range(6)), 2))
+    await bench.actor.open()
+    async with anyio.create_task_group() as group:
+        bench.roomy = False
+        group.start_soon(bench.actor.run)
+        await settle()
+        assert bench.run.ledger.account.read == 0
+        bench.roomy = True
+        bench.run.ledger.wake()
+        await settle()
+        assert bench.run.ledger.account.read == 6
+
+
+async def test_a_stop_interrupts_a_read_that_waits() -> None:
+    bench = Bench(ListSource([1, 2, Wait(1000), 3], 5))
+    await bench.actor.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.actor.run)
+        await settle()
+        bench.run.stop_reading()
+    assert not bench.actor.ended
+    assert numbered(await drained(bench.channel)) == [(0, 1), (1, 2)]
+    assert (bench.actor.point().cursor, bench.actor.point().skip) == (None, 0)
+    assert bench.clock.now() == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    count=some.integers(0, 25),
+    chunk=some.integers(1, 7),
+    cursors=some.booleans(),
+    limit=some.one_of(some.none(), some.integers(0, 25)),
+    data=some.data(),
+)
+def test_from_any_point_exactly_what_was_not_settled_is_read_again_under_the_same_numbers(
+    count: int, chunk: int, cursors: bool, limit: int | None, data: some.DataObject
+) -> None:
+    async def body() -> None:
+        source = ListSource([f"r{n}" for n in range(count)], chunk, cursors=cursors)
+        first = Bench(source, limit=limit)
+        await first.read()
+        done: set[int] = set()
+        for number in data.draw(some.lists(some.integers(0, max(count - 1, 0)), unique=True, max_size=count)):
+            if number < first.run.ledger.account.read:
+                first.run.ledger.settle_spans([(first.name, number, number + 1)])
+                done.add(number)
+        point = first.actor.point()
+        again = Bench(ListSource(source.records, data.draw(some.integers(1, 7)), cursors=cursors), point)
+        found = await again.read()
+        assert numbered(found) == [(n, f"r{n}") for n in range(count) if n not in done]
+        assert again.run.ledger.account.read == count - len(done)
+        for batch in found:
+            again.run.ledger.settle(batch)
+        assert again.run.ledger.unsettled == 0
+        assert again.actor.point().number == count
+
+    within(20, body)
+
+
+class Streams(Source, kw_only=True):
+    """A source that can't be read again."""
+
+    count: Annotated[int, key("How many.")] = 3
+
+    def replays(self) -> bool:
+        return False
+
+    async def open(self, context: SourceContext) -> Reader:
+        assert context.cursor is None
+        return Counted(self.count)
+
+
+class Counted(Reader):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    async def read(self) -> AsyncIterator[Chunk]:
+        yield Chunk(list(range(self.count)), None)
+
+
+async def test_where_nothing_can_be_read_again_each_run_numbers_in_a_range_of_its_own() -> None:
+    bench = Bench(Streams(), SourcePoint(cursor="old", number=5))
+    [batch] = await bench.read()
+    assert list(batch.numbers) == [(1 << 40) + n for n in range(3)]
+    assert bench.run.position_of(next(batch.origins())).endswith("record 0")
+
+
+class Breaks(Source, kw_only=True):
+    """Breaks behind each chunk, so many times."""
+
+    breaks: Annotated[list[int], key("What is left of it.")]
+    opened: Annotated[list[Any], key("Cursors that it was opened with.")]
+
+    async def open(self, context: SourceContext) -> Reader:
+        self.opened.append(context.cursor)
+        return Breaking(self, context.cursor or 0)
+
+
+class Breaking(Reader):
+    def __init__(self, source: Breaks, at: int) -> None:
+        self.source = source
+        self.at = at
+
+    async def read(self) -> AsyncIterator[Chunk]:
+        while self.at < 4:
+            self.at += 1
+            yield Chunk([self.at], self.at)
+            if self.source.breaks:
+                self.source.breaks.pop()
+                raise RuntimeError("lost")
+
+
+async def test_a_source_that_breaks_is_opened_again_behind_its_last_chunk() -> None:
+    source = Breaks(breaks=[1, 1], opened=[], restart=Restart(attempts=2))
+    bench = Bench(source)
+    assert numbered(await bench.read()) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert source.opened == [None, 1, 2]
+
+
+async def test_a_source_that_breaks_too_often_ends_the_run_by_name() -> None:
+    with pytest.raises(StageError, match=r"^stage '.*' \(source .*Breaks\): RuntimeError: lost \(after 2 restarts\)"):
+        await Bench(Breaks(breaks=[1, 1, 1], opened=[], restart=Restart(attempts=2))).read()
+    with pytest.raises(StageError, match=r"RuntimeError: lost$"):
+        await Bench(Breaks(breaks=[1], opened=[])).read()
