@@ -14,6 +14,8 @@ _BUSY = 0.5
 """Share of its time that a stage must have worked to be what others wait for."""
 _SHARED = 0.8
 """Share of the time that stages in the one thread must have worked, together, for the thread to be what is short."""
+_UNEVEN = 4.0
+"""Headroom beyond what waiting for a permit (twice) and ordinary noise make of it."""
 _COSTLY = 0.2
 _CHEAP = 0.05
 _MOST_CONCURRENCY = 4
@@ -122,6 +124,11 @@ def _batcher_advice(batcher: BatcherSummary, slowest: StageStatus | None) -> Ite
         yield (
             f"{batcher.over_share:.0%} of the batches of '{batcher.name}' were over the target, {allowed:.0%} may be: "
             f"times change too fast to follow; raise its margin or its target"
+        )
+    if batcher.headroom > _UNEVEN:
+        yield (
+            f"batches of '{batcher.name}' vary: {batcher.headroom:.2g} times what their size explains has to be left "
+            f"free for the slow ones; to find out what holds those up gains more than any key"
         )
     if slowest is None or slowest.role == "source" or not batcher.per_record:
         return

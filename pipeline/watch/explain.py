@@ -116,7 +116,7 @@ def _turn(story: Story, turn: Resize) -> str:
     if turn.settled and abs(turn.settled - turn.limit) > 0.1 * turn.limit:
         text += f", then to about {amount(turn.settled)}"
     if turn.late:
-        text += f"; {counted(turn.late, 'batch', 'batches')} in a row {_was(turn.late)} over the target"
+        text += f"; {turn.late} batches in a row were over the target" if turn.late > 1 else "; one was over the target"
     return text
 
 
@@ -188,7 +188,3 @@ def _shares(story: Story) -> Iterator[str]:
         if each.role != "batcher":
             waits = f"{each.waiting_in:.0%} waiting for input, {each.waiting_out:.0%} waiting to send"
             yield f"{each.name}: {each.busy:.0%} at work, {waits}"
-
-
-def _was(count: int) -> str:
-    return "was" if count == 1 else "were"

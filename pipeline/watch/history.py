@@ -127,7 +127,7 @@ class Sample:
 
 @dataclass(slots=True)
 class History:
-    """A run over time: its samples in order, the newest resizes, and what amounts to."""
+    """A run over time: its samples in order, the newest resizes and turns, and what all of it amounts to."""
 
     samples: list[Sample]
     resizes: list[Resize]
@@ -219,7 +219,7 @@ class Recorder:
         self._settle()
         for batcher in self._batchers.values():
             self._follow_up(batcher)
-        resizes = sorted((each for batcher in self._batchers.values() for each in batcher.resizes), key=_when)
+        resizes = sorted((each for batcher in self._batchers.values() for each in _kept(batcher)), key=_when)
         return History(list(self._samples), resizes, self._summary())
 
     def _settle(self) -> None:
@@ -424,6 +424,11 @@ def _batcher(name: str, spec: object) -> _Batcher:
     target = settings.get("target_latency")
     whole = settings.get("latency_of") != "batch"
     return _Batcher(BatcherSummary(name=name, settings=settings), float(target) if target is not None else None, whole)
+
+
+def _kept(batcher: _Batcher) -> list[Resize]:
+    turns = [turn for turn, _ in batcher.turns if turn not in batcher.resizes]
+    return [*turns, *batcher.resizes]
 
 
 def _when(change: Resize) -> float:

@@ -21,9 +21,10 @@ Row = Sequence[object]
 
 _POINTS = 240
 """Samples drawn: a plot is not wider than twice that."""
-_COARSE = 100
+_COARSE = 60
 """The same where single batches would make a line jump."""
 _ROWS = 60
+_DOTS = 60
 _STYLES = "abcdefgh"
 _BEYOND = 4.0
 """Times the target up to which latencies are drawn to scale: one batch that was very late must not flatten the rest."""
@@ -145,6 +146,7 @@ class _Page:
         seen = [(each, each.batchers[batcher.name]) for each in self._samples if batcher.name in each.batchers]
         cut = [(sample, each) for sample, each in seen if each.batches]
         name = self.text(batcher.name)
+        changes = [each for each in self._resizes if each.batcher == batcher.name]
         yield self._draw(
             f"{name}: batch size",
             "Records in a batch, on average, and the limit, which the target sets; marks are changes of the limit",
@@ -153,8 +155,8 @@ class _Page:
                 Line("records in a batch", [(_middle(sample), each.size) for sample, each in cut], "a"),
             ],
             amount,
-            marks=[self._resize_mark(each) for each in self._resizes if each.batcher == batcher.name],
-            dots=("a change of the limit", "b"),
+            marks=[self._resize_mark(each) for each in changes[-_DOTS:]],
+            dots=(_newest(changes), "b"),
         )
         yield self._latency_plot(batcher, cut)
         if batcher.target is not None:
@@ -197,10 +199,14 @@ class _Page:
             Line(
                 before + self.text(name),
                 [(_middle(sample), of(sample)[name]) for sample in self._coarse if name in of(sample)],
-                _STYLES[place % len(_STYLES)] + (" dashed" if place >= len(_STYLES) else ""),
+                _STYLES[place % len(_STYLES)],
+                note=f": {_percent(self._mean(name, of))} on average",
             )
             for place, name in enumerate(names)
         ]
+
+    def _mean(self, name: str, of: Callable[[Sample], dict[str, float]]) -> float:
+        return sum(of(each).get(name, 0.0) * each.seconds for each in self._coarse) / max(self._end, 1e-9)
 
     def _draw(
         self,
@@ -226,6 +232,7 @@ class _Page:
                 [*turns, *marks],
                 top,
                 banded=banded,
+                counts=unit is amount,
                 dots=dots,
                 number=self._plots,
             )
@@ -277,7 +284,7 @@ class _Page:
         for each in self._resizes:
             factor = f"{each.factor:.2g} times the time" if each.factor else ""
             at = self._story.at(each.seconds)
-            yield [at, each.batcher, amount(each.before), amount(each.limit), each.reason, f"{factor} {each.stage}"]
+            yield [at, each.batcher, amount(each.before), amount(each.limit), each.reason, factor, each.stage]
 
     def _sample_table(self, samples: list[Sample]) -> tuple[list[str], list[Row]]:
         batchers = [batcher.name for batcher in self._story.summary.batchers]
@@ -324,7 +331,7 @@ _STAGE_HEADS = (
     *("stage", "kind", "in", "out", "filtered", "failed", "retries", "batches", "a batch takes"),
     *("at work", "for input", "for output"),
 )
-_CHANGE_HEADS = ("at", "batcher", "before", "limit", "reason", "")
+_CHANGE_HEADS = ("at", "batcher", "before", "limit", "reason", "", "from")
 
 
 def _batcher_cells(each: BatcherSample) -> list[object]:
@@ -341,13 +348,13 @@ def _batcher_cells(each: BatcherSample) -> list[object]:
 
 
 def _thinned(samples: list[Sample], most: int) -> list[Sample]:
-    """Return at most so many samples that cover the same time, each of about the same length."""
-    if len(samples) <= most:
-        return samples
+    """Return at most so many samples that cover the same time, none but the last much shorter than the others."""
+    if not samples:
+        return []
     width = (samples[-1].end - samples[0].start) / most
     found: list[Sample] = []
     for sample in copy.deepcopy(samples):
-        if found and sample.end - found[-1].start <= width * 1.001:
+        if found and found[-1].seconds < width * 0.999:
             found[-1].merge(sample)
         else:
             found.append(sample)
@@ -358,6 +365,10 @@ def _change(change: Resize) -> str:
     factor = f", {change.factor:.2g} times the time" if change.factor else ""
     where = f" in {change.stage}" if change.stage else ""
     return f"{seconds_text(change.seconds)}: {change.reason}{factor}{where}: {change.before:,} to {change.limit:,}"
+
+
+def _newest(changes: list[Resize]) -> str:
+    return f"the newest {_DOTS} changes of the limit" if len(changes) > _DOTS else "a change of the limit"
 
 
 def _late(sample: Sample, each: BatcherSample) -> str:

@@ -10,7 +10,10 @@ __all__ = ("Line", "Mark", "Plot", "draw")
 
 _WIDTH, _HEIGHT = 520, 230
 _BAND = 52
+_WORD = 64
+"""Room that the word beside a mark needs, on a phone too."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 26
+_FLIP = _WIDTH * 0.8
 _GAP = 0.05
 """Share of the whole time without a value after which a line is broken."""
 _TICKS = 4
@@ -29,6 +32,8 @@ class Line:
     """Whether a value holds up to the next one."""
     whole: bool = False
     """Whether it is one line however far its points lie apart."""
+    note: str = ""
+    """Stands beside the label of a band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Plot:
     """What to draw; ``top`` bounds the values shown, what is above is drawn at the edge. Texts are escaped already.
 
     ``banded`` gives each line a band of its own, one below the other, from 0 to ``top``. ``dots`` says in the legend
-    what the dots are.
+    what the dots are. ``counts`` keeps marks of the axis at whole numbers.
     """
 
     title: str
@@ -58,6 +63,7 @@ class Plot:
     marks: Sequence[Mark] = field(default_factory=list[Mark])
     top: float | None = None
     banded: bool = False
+    counts: bool = False
     dots: tuple[str, str] | None = None
     number: int = 0
     """Makes ids of the page unique."""
@@ -73,7 +79,7 @@ def draw(plot: Plot) -> str:
 def _drawn(plot: Plot, scale: "_Scale") -> Iterator[str]:
     yield from _values(plot, scale)
     yield from _times(scale, _HEIGHT)
-    yield from (_bar(mark, scale, _HEIGHT) for mark in plot.marks if mark.value is None)
+    yield from _bars(plot, scale, _HEIGHT)
     yield from (piece for line in plot.lines for piece in _line(line, scale))
     yield from (_dot(mark, scale) for mark in plot.marks if mark.value is not None)
 
@@ -89,11 +95,9 @@ def _bands(plot: Plot, scale: "_Scale", height: int) -> Iterator[str]:
     floors = [_TOP + _BAND * (place + 1) - 4 for place in range(len(plot.lines))]
     for line, floor in zip(plot.lines, floors, strict=True):
         yield from _band(line, scale, floor)
-    yield from (_bar(mark, scale, height) for mark in plot.marks if mark.value is None)
+    yield from _bars(plot, scale, height)
     for line, floor in zip(plot.lines, floors, strict=True):
-        mean = sum(value for _, value in line.points) / max(len(line.points), 1)
-        label = f"{line.label}: {plot.unit(mean)} on average"
-        yield f'<text class="tick haloed" x="{_LEFT}" y="{floor - _BAND + 17}">{label}</text>'
+        yield f'<text class="tick haloed" x="{_LEFT}" y="{floor - _BAND + 17}">{line.label}{line.note}</text>'
 
 
 def _band(line: Line, scale: "_Scale", floor: int) -> Iterator[str]:
@@ -131,7 +135,7 @@ class _Scale:
         values = [value for line in plot.lines for _, value in line.points]
         values += [mark.value for mark in plot.marks if mark.value is not None]
         most = max(values, default=0.0)
-        self.step = _nice(min(most, plot.top or math.inf) or 1.0)
+        self.step = max(_nice(min(most, plot.top or math.inf) or 1.0), 1.0 if plot.counts else 0.0)
         self.top = plot.top if plot.top is not None and most > plot.top else self.step * math.ceil(most / self.step)
         self.top = self.top or self.step
 
@@ -201,11 +205,23 @@ def _stepped(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, flo
         before = value
 
 
-def _bar(mark: Mark, scale: _Scale, height: int) -> str:
-    x = scale.x(mark.seconds)
+def _bars(plot: Plot, scale: _Scale, height: int) -> Iterator[str]:
+    """Yield the marks from bottom to top; a word that would be written over the one before is left to the tooltip."""
+    worded = -math.inf
+    for mark in plot.marks:
+        if mark.value is None:
+            x = scale.x(mark.seconds)
+            # Near the right edge a word stands on the other side, where the one before may be.
+            with_word = not plot.banded and x - worded >= (2 * _WORD if x > _FLIP else _WORD)
+            worded = x if with_word else worded
+            yield _bar(mark, x, height, with_word)
+
+
+def _bar(mark: Mark, x: float, height: int, with_word: bool) -> str:
     ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"'
-    beside, anchor = (x - 4, "end") if x > _WIDTH * 0.8 else (x + 4, "start")
-    word = f'<text class="word {mark.style}" x="{beside:.1f}" y="{_TOP + 9}" text-anchor="{anchor}">{mark.word}</text>'
+    beside, anchor = (x - 4, "end") if x > _FLIP else (x + 4, "start")
+    place = f'x="{beside:.1f}" y="{_TOP + 9}" text-anchor="{anchor}"'
+    word = f'<text class="word {mark.style}" {place}>{mark.word}</text>' if with_word else ""
     # The wide invisible line is what a pointer or a finger hits.
     return f'<g><title>{mark.label}</title><line class="hit" {ends}/><line class="bar {mark.style}" {ends}/>{word}</g>'
 

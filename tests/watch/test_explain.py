@@ -163,6 +163,12 @@ def test_more_late_batches_than_the_percentile_allows_are_not_passed_over() -> N
     assert advice.startswith("20% of the batches of 'batch' were over the target, 5% may be")
 
 
+def test_uneven_batches_are_named_before_sizes() -> None:
+    advice = advice_for(SLOW_CALL, ASYNCHRONOUS, batcher(headroom=6.8))[0]
+
+    assert advice.startswith("batches of 'batch' vary: 6.8 times what their size explains")
+
+
 def test_batches_that_were_rarely_full_are_not_made_larger() -> None:
     advice = advice_for(SLOW_CALL, ASYNCHRONOUS, batcher(triggers={"size": 10, "latency": 190}))[0]
 

@@ -132,6 +132,20 @@ def test_of_many_resizes_the_newest_are_kept_and_all_are_counted() -> None:
     assert [each.limit for each in history.summary.batchers[0].last_resizes] == list(range(1000, 1010))
 
 
+def test_a_turn_is_kept_however_many_small_changes_follow_it() -> None:
+    told = Told()
+    told.climb()
+    told.slow_down()
+    for place in range(300):
+        told.batch(100, 0.04)
+        told.resize(100 + place % 2, "fit")
+
+    resizes = told.recorder.history().resizes
+    assert [each.reason for each in resizes].count("slower") == 1
+    assert len(resizes) == 201
+    assert resizes[0].reason == "slower"
+
+
 def test_triggers_are_counted_by_sample() -> None:
     told = Told()
     told.climb()

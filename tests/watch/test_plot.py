@@ -34,6 +34,15 @@ def test_a_value_beyond_the_top_is_drawn_at_the_edge() -> None:
     assert ticks(text)[:5] == ["0", "1", "2", "3", "4"]
 
 
+def test_words_of_marks_that_stand_close_are_not_written_over_each_other() -> None:
+    marks = tuple(Mark(seconds, f"at {seconds}", "turn", word="slower") for seconds in (1.0, 1.1, 6.0))
+
+    text = plot_of(Line("x", [(0.0, 1.0)], "a"), marks=marks)
+
+    assert text.count('class="bar turn"') == 3
+    assert text.count(">slower<") == 2
+
+
 def test_a_stepped_line_holds_its_value_up_to_the_next() -> None:
     text = plot_of(Line("limit", [(0.0, 0.0), (0.4, 10.0)], "a", stepped=True))
 
