@@ -98,6 +98,9 @@ class SinkActor:
 
     def point(self) -> SinkPoint | None:
         """Return the position of all finished writes, and what it holds of records that may come again."""
+        if isinstance(self.writer, TransactionWriter):
+            # Its own database knows: saved is only that it must, so that a lost one is noticed.
+            return SinkPoint(position="its own database")
         if not isinstance(self.writer, PositionWriter):
             return None
         held = Held()

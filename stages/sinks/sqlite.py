@@ -168,7 +168,9 @@ class SqliteWriter(TransactionWriter):
 
     def _verify(self, connection: sqlite3.Connection) -> bool:
         self._table.verify(connection)
-        known = self._ledger is not None and self._ledger.verify(connection, self._table.rows(connection))
+        known = self._ledger is not None and self._ledger.verify(
+            connection, self._table.exists(connection), self._table.rows(connection)
+        )
         if self._ledger is not None:
             self._held = self._ledger.held(connection)
         return known

@@ -35,6 +35,9 @@ _TABLES = (
 )
 
 
+_WAYS_OUT = "bring it back, begin anew with `--fresh`, or say `--repeat` to go on without the records in it"
+
+
 @dataclass(slots=True)
 class _Lineage:
     lineage: str
@@ -63,7 +66,7 @@ class Ledger:
         self._marked = False
         self._pruned_to: dict[str, int] = {}
 
-    def verify(self, connection: sqlite3.Connection, has_rows: bool) -> bool:
+    def verify(self, connection: sqlite3.Connection, has_table: bool, has_rows: bool) -> bool:
         """See that the state file and the database belong together; tell whether this lineage has been here before.
 
         :raises StateError: when they don't.
@@ -71,7 +74,7 @@ class Ledger:
         lineages = self._lineages(connection)
         mine = lineages.pop(self._context.lineage, None)
         if mine is not None:
-            self._verify_mine(mine)
+            self._verify_mine(mine, has_table)
             self._pruned_to = mine.pruned_to
             self._marked = mine.wrote
             return True
@@ -80,13 +83,18 @@ class Ledger:
             text = f"table {self._target!r} holds records that this pipeline wrote with another state file"
             way = "bring the state file back, write to another table, or say `--repeat` to add to them"
             raise StateError(f"{self._who}: {text}; {way}")
+        if self._context.position is not None and not self._context.repeat:
+            text = "this is not the database that the last run wrote to: it knows nothing of this pipeline's records"
+            raise StateError(f"{self._who}: {text}; {_WAYS_OUT}")
         if any(self._context.held_from.values()):
             self._context.warn(f"{self._who}: the database knows nothing of the records written in earlier runs")
         return False
 
-    def _verify_mine(self, mine: _Lineage) -> None:
+    def _verify_mine(self, mine: _Lineage, has_table: bool) -> None:
         if self._context.repeat:
             return
+        if mine.wrote and mine.target == self._target and not has_table:
+            raise StateError(f"{self._who}: table {self._target!r}, which holds earlier records, is gone; {_WAYS_OUT}")
         behind = [
             f"source {source!r} is at record {self._context.held_from.get(source, 0)}, the database at {number}"
             for source, number in mine.pruned_to.items()

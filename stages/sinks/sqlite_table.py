@@ -77,9 +77,13 @@ class Table:
         if self._key and not self._has_key(connection, columns):
             raise ConfigError(f"{self._who}: table {self._name!r} has no unique index on {_list(self._key_names)}")
 
+    def exists(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether there is a table."""
+        return bool(self._load(connection))
+
     def rows(self, connection: sqlite3.Connection) -> bool:
         """Tell whether the table exists and has any row."""
-        if not self._load(connection):
+        if not self.exists(connection):
             return False
         return connection.execute(f"SELECT 1 FROM {quoted(self._name)} LIMIT 1").fetchone() is not None
 

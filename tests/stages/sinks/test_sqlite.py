@@ -605,6 +605,27 @@ async def test_a_database_that_knows_nothing_of_a_resumed_run_is_said(path: Path
     assert "knows nothing of the records written in earlier runs" in said[0]
 
 
+async def test_another_database_than_the_last_run_wrote_to_is_refused_and_left_alone(path: Path) -> None:
+    resumed = context(run=2, position="its own database", held_from={"feed": 5})
+    prepare(path, "CREATE TABLE t (v INTEGER)", "INSERT INTO t VALUES (1)")
+    before = bytes_of(path)
+    with pytest.raises(StateError, match="not the database that the last run wrote to"):
+        async with opened(path, resumed):
+            pass
+    assert bytes_of(path) == before
+    async with opened(path, context(run=2, position="its own database", held_from={"feed": 5}, repeat=True)) as writer:
+        await writer.write(batch({"v": 2}, first=5))
+
+
+async def test_a_table_that_is_gone_with_its_records_is_refused(path: Path) -> None:
+    async with opened(path) as writer:
+        await writer.write(batch({"v": 1}))
+    prepare(path, "DROP TABLE t")
+    with pytest.raises(StateError, match="table 't', which holds earlier records, is gone"):
+        async with opened(path, context(run=2)):
+            pass
+
+
 async def test_a_dry_run_changes_nothing(path: Path) -> None:
     async with opened(path, context(dry=True)):
         assert not bytes_of(path)
