@@ -173,4 +173,6 @@ def test_p14_thousands_a_minute_take_few_round_trips(tmp_path: Path) -> None:
     finished = ended.event("finished")
     assert (ended.code, finished["read"], finished["unsettled"]) == (0, 1000, 0)
     assert finished["seconds"] < 30
-    assert len(ended.events("batch")) <= 1000 / 100 + 1
+    sizes = [each["size"] for each in ended.events("batch")]
+    assert sum(sizes) == finished["written"]
+    assert len(sizes) <= 1000 / 100 + 1
