@@ -89,7 +89,11 @@ class Told:
             self.batch(256, 0.0356, 0.03)
 
     def slow_down(self) -> None:
-        """After the climb: three late batches, the alarm, and batches of 100 that take three times as long a record."""
+        """After the climb: three late batches, the alarm, and batches of 100 that take three times as long a record.
+
+        The model follows the late batches half-heartedly before the alarm, as a real one does.
+        """
+        self.per_record = 0.00015
         for _ in range(3):
             self.batch(256, 0.0868, 0.08)
         self.per_record = 0.0003

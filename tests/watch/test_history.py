@@ -32,6 +32,15 @@ def test_many_batches_in_a_short_time_cost_few_looks() -> None:
     assert told.looks < 20
 
 
+def test_a_longer_run_is_looked_at_less_often() -> None:
+    told = Told()
+    told.begin()
+    for _ in range(20_000):
+        told.batch(1, 0.005)
+
+    assert told.looks < 2500
+
+
 def test_an_idle_run_is_sampled_by_ticks_alone() -> None:
     told = Told()
     told.begin()
