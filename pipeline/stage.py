@@ -23,7 +23,9 @@ from pipeline.units import parse_backoff, parse_duration, parse_rate, parse_size
 __all__ = (
     "Backoff",
     "Batcher",
+    "ChannelBounds",
     "Chunk",
+    "Declared",
     "Duration",
     "Each",
     "EachAsync",
@@ -32,6 +34,7 @@ __all__ = (
     "KeyedState",
     "Many",
     "NamedFile",
+    "OnFailure",
     "Position",
     "PositionWriter",
     "Processor",
@@ -40,6 +43,7 @@ __all__ = (
     "Reader",
     "RecordError",
     "RecordErrors",
+    "Restart",
     "Resume",
     "Retry",
     "Sink",
@@ -92,9 +96,9 @@ OnFailure = Literal["stop", "dead_letter", "collect", "skip"]
 
 
 class Declared(msgspec.Struct, kw_only=True, eq=False):
-    """Keys and their values; texts with units become numbers when it is made.
+    """Keys and their values; texts with units become numbers when it is made, and mappings what they declare.
 
-    :raises ConfigError: for a text whose unit can't be read.
+    :raises ConfigError: for a text whose unit can't be read, and for a mapping that lacks a key or has a wrong one.
     """
 
     def __post_init__(self) -> None:
@@ -105,6 +109,13 @@ class Declared(msgspec.Struct, kw_only=True, eq=False):
                     msgspec.structs.force_setattr(self, name, _UNITS[unit](value))
                 except ValueError as error:
                     raise ConfigError(f"{type(self).__name__}({name}={value!r}): {error}") from None
+        for name, declared in _mapping_keys(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                try:
+                    msgspec.structs.force_setattr(self, name, declared(**value))
+                except TypeError as error:
+                    raise ConfigError(f"{type(self).__name__}({name}={value!r}): {error}") from None
 
 
 def unit_keys(declared: type[msgspec.Struct]) -> Mapping[str, str]:
@@ -112,10 +123,10 @@ def unit_keys(declared: type[msgspec.Struct]) -> Mapping[str, str]:
     found = _unit_keys.get(declared)
     if found is None:
         found = {}
-        for item in msgspec.structs.fields(declared):
-            unit = _unit_of(item.type)
+        for info in msgspec.structs.fields(declared):
+            unit = _unit_of(info.type)
             if unit is not None:
-                found[item.name] = unit
+                found[info.name] = unit
         _unit_keys[declared] = found
     return found
 
@@ -129,6 +140,24 @@ def _unit_of(annotation: Any) -> str | None:
             return str(meta.extra["unit"])
     inner = getattr(annotation, "__args__", ())
     return next((unit for unit in map(_unit_of, inner) if unit is not None), None)
+
+
+def _mapping_keys(declared: type[msgspec.Struct]) -> Mapping[str, type[Declared]]:
+    found = _declared_keys.get(declared)
+    if found is None:
+        pairs = ((info.name, _declared_in(info.type)) for info in msgspec.structs.fields(declared))
+        found = _declared_keys[declared] = {name: kind for name, kind in pairs if kind is not None}
+    return found
+
+
+_declared_keys: dict[type[msgspec.Struct], dict[str, type[Declared]]] = {}
+
+
+def _declared_in(annotation: Any) -> type[Declared] | None:
+    inner: tuple[Any, ...] = getattr(annotation, "__args__", ())
+    if isinstance(annotation, type) and issubclass(annotation, Declared):
+        return annotation
+    return next((kind for kind in map(_declared_in, inner) if kind is not None), None)
 
 
 class Retry(Declared):

@@ -7,7 +7,16 @@ from msgspec import Struct, field
 
 from pipeline.watch.metrics import StageMetrics
 
-__all__ = ("Account", "ChannelStatus", "Report", "SourceStatus", "StageStatus", "Status", "find_bottleneck")
+__all__ = (
+    "Account",
+    "ChannelStatus",
+    "Report",
+    "SourceStatus",
+    "StageStatus",
+    "Status",
+    "find_bottleneck",
+    "stage_status",
+)
 
 
 class Account(Struct):

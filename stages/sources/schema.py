@@ -41,7 +41,7 @@ def record_type(schema: Mapping[str, str] | type[msgspec.Struct] | None) -> Any:
         return Any
     if not isinstance(schema, Mapping):
         return schema
-    return msgspec.defstruct("Record", [_field(*item) for item in schema.items()], gc=False, kw_only=True)
+    return msgspec.defstruct("Record", [_field(*pair) for pair in schema.items()], gc=False, kw_only=True)
 
 
 def scalar_types(declared: Any) -> dict[str, str]:
