@@ -46,7 +46,7 @@ class Scene:
         self.supervisor: Supervisor = pipeline.supervisor(
             clock=self.clock, subscribers=[lambda event, fields: self.events.append(event)]
         )
-        self.report: Report | None = None
+        self.reports: list[Report] = []
 
     async def run(self) -> Report:
         return await self.clock.finish(self.supervisor.run())
@@ -55,7 +55,7 @@ class Scene:
         """Run, and meanwhile do what is to be done: call something, or let so many seconds pass."""
 
         async def to_the_end() -> None:
-            self.report = await self.supervisor.run()
+            self.reports.append(await self.supervisor.run())
 
         async with anyio.create_task_group() as group:
             group.start_soon(to_the_end)
@@ -66,10 +66,8 @@ class Scene:
                     await settle()
                 else:
                     await self.clock.advance(act)
-            report: Any = self.report
-            assert report is not None, f"the run has not ended: {self.supervisor.status().state}"
-        made: Report = report
-        return made
+            assert self.reports, f"the run has not ended: {self.supervisor.status().state}"
+        return self.reports[0]
 
 
 def fixed(size: int = 1000, linger: float = float("inf"), **keys: Any) -> Cuts:
