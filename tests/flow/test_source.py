@@ -29,6 +29,7 @@ class Bench:
     ) -> None:
         self.clock = ManualClock()
         self.run: Run = run_of(source, clock=self.clock, on_failure=on_failure)
+        self.run.has_state = True
         self.name = next(iter(self.run.topology.stages))
         self.channel = channel_of(self.run)
         self.roomy = True
