@@ -154,6 +154,18 @@ async def test_a_batch_over_the_bound_enters_an_empty_channel_alone() -> None:
     assert sender.done()
 
 
+async def test_bytes_are_bounded_as_records_are() -> None:
+    channel = Channel(ManualClock(), records=100, bytes=10)
+    await channel.send(numbered(1, size=6))
+    sender = asyncio.ensure_future(channel.send(numbered(2, size=5)))
+    await settle()
+
+    assert not sender.done() and channel.bytes == 6
+    channel.take()
+    await settle()
+    assert sender.done() and channel.bytes == 5
+
+
 async def test_who_waits_first_enters_first_even_if_a_smaller_batch_would_fit() -> None:
     channel = Channel(ManualClock(), records=4)
     await channel.send(numbered(0, records=2))
