@@ -10,12 +10,12 @@ from tests.faults.child import Ended, run
 from tests.faults.kills import Bench, Wrong
 from tests.faults.row import Row
 
-__all__ = ("CALLS", "ERRORS", "Injection", "inject_errors", "kill_at_calls")
+__all__ = ("CALLS", "ERRORS", "Injection", "inject_error", "inject_errors", "kill_at_call", "kill_at_calls")
 
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "link")
 """What a run does to storage. strace counts each by thread, and each is counted until a run ends unharmed."""
 
-_MOST = 400
+_MOST = 4_000
 """Calls of one kind in one thread that a run may need; more means that the count never ends."""
 
 
@@ -44,12 +44,12 @@ ERRORS: tuple[Injection, ...] = (
 )
 
 
-def kill_at_calls(bench: Bench, row: Row, calls: Sequence[str] = CALLS, step: int = 1, first: int = 1) -> None:
+def kill_at_calls(bench: Bench, row: Row, step: int = 1) -> None:
     """Kill a run as its n-th call of a kind begins, for each n (or each ``step``-th) until it ends unharmed."""
     started = time.monotonic()
-    for call in calls:
-        for number in range(first, _MOST, step):
-            if not _killed(bench, row, call, number):
+    for call in CALLS:
+        for number in range(1, _MOST, step):
+            if not kill_at_call(bench, row, call, number):
                 row.count(f"{call} calls", number - 1)
                 break
         else:
@@ -57,20 +57,21 @@ def kill_at_calls(bench: Bench, row: Row, calls: Sequence[str] = CALLS, step: in
     row.seconds += time.monotonic() - started
 
 
-def inject_errors(bench: Bench, row: Row, injections: Sequence[Injection] = ERRORS, step: int = 1) -> None:
+def inject_errors(bench: Bench, row: Row, step: int = 1) -> None:
     """Let the n-th call of a kind fail, for each n: the run ends with 6 and a cause in one line, and can be resumed.
 
     SQLite gets over some failures by itself: such a run may end with 0, and its outputs are compared just so.
     """
     started = time.monotonic()
-    for injection in injections:
+    for injection in ERRORS:
         for number in range(1, _MOST, step):
-            if not _failed(bench, row, injection, number):
+            if not inject_error(bench, row, injection, number):
                 break
     row.seconds += time.monotonic() - started
 
 
-def _killed(bench: Bench, row: Row, call: str, number: int) -> bool:
+def kill_at_call(bench: Bench, row: Row, call: str, number: int) -> bool:
+    """Kill a run as its n-th call of a kind begins, and let it resume; False if it came to its end before."""
     label = f"{call}-{number}"
     try:
         with bench.broken(label) as folder:
@@ -85,7 +86,8 @@ def _killed(bench: Bench, row: Row, call: str, number: int) -> bool:
     return True
 
 
-def _failed(bench: Bench, row: Row, injection: Injection, number: int) -> bool:
+def inject_error(bench: Bench, row: Row, injection: Injection, number: int) -> bool:
+    """Let the n-th call fail, and resume; False if the run came to its end before."""
     label = f"{injection.calls}-{injection.error}-{number}{'+' * injection.onwards}".replace(",", "-")
     try:
         with bench.broken(label) as folder:
