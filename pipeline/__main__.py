@@ -4,6 +4,7 @@ import os
 import sys
 
 from pipeline.cli.signals import Signals, Stopped
+from pipeline.cli.streams import flushed, open_closed
 
 __all__ = ("main",)
 
@@ -12,6 +13,7 @@ def main() -> int:
     """Run the command with the arguments of the process and return its exit code."""
     signals = Signals()
     signals.install()
+    open_closed()
     try:
         # All that is slow comes after this line, so that a signal finds its handler.
         from pipeline.cli.main import invoke
@@ -20,23 +22,11 @@ def main() -> int:
     except Stopped as stopped:
         code = stopped.code
     signals.ignore()
-    code = _flushed(code)
+    code = flushed(code)
     import threading
 
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         os._exit(code)  # a function that blocks in a thread must not keep us
-    return code
-
-
-def _flushed(code: int) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            # Python would flush again at its end, and complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            if stream is sys.stdout and code == 0:
-                code = 141
     return code
 
 

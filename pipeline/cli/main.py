@@ -1,20 +1,25 @@
 """The group of all commands: each is in a module of its own that is imported when it is called."""
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
 from pipeline import __version__
 from pipeline.cli.say import err
-from pipeline.cli.signals import Signals
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.cli.signals import Signals, Stopped
+from pipeline.errors import ConfigError, Exit, PipelineError
 
 __all__ = ("Session", "cli", "invoke")
 
 _COMMANDS = ("run", "check", "explain", "init", "stages", "schema", "graph", "state", "dlq")
+
+_STORAGE_ERRNO = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass
@@ -36,6 +41,16 @@ class _Commands(click.Group):
             return None
         command: click.Command = import_module(f"pipeline.cli.{cmd_name}").command
         return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _pipe_closed():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _pipe_closed():
+            return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,8 +86,7 @@ def invoke(arguments: Sequence[str], signals: Signals | None = None) -> int:
         result = cli.main(list(arguments), prog_name="pipeline", standalone_mode=False, obj=session)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _show(error)
     except click.Abort:
         return 130
     except PipelineError as error:
@@ -81,9 +95,27 @@ def invoke(arguments: Sequence[str], signals: Signals | None = None) -> int:
         # Whatever is no PipelineError is ours to mend: said in one line, shown on request.
         if session.debug:
             raise
+        if isinstance(error, OSError) and error.errno in _STORAGE_ERRNO:
+            err(f"error: {error}")
+            return Exit.STORAGE
         text = " ".join(str(error).split())
         err(f"error: {type(error).__name__}: {text}; this is a bug (pipeline --debug … shows where)")
         return 1
+
+
+@contextmanager
+def _pipe_closed() -> Generator[None, None, None]:
+    """End with 141 where nobody reads the help; click would make it 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise Stopped(Exit.CLOSED_OUTPUT) from None
+
+
+def _show(error: click.ClickException) -> int:
+    with suppress(OSError):  # standard error is full or gone; the code says it all the same
+        error.show()
+    return error.exit_code
 
 
 def complain(error: PipelineError) -> int:

@@ -1,10 +1,12 @@
 """What the command says: results on standard output, everything else on standard error, and how values look there."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 
 from pipeline.cli.signals import Stopped
+from pipeline.errors import StorageError
 
 __all__ = ("ago", "clock_time", "err", "number", "out", "span", "table")
 
@@ -13,6 +15,7 @@ def out(text: str) -> None:
     """Write a result to standard output.
 
     :raises Stopped: with 141 when whoever read it has gone.
+    :raises StorageError: when it can't be written for another reason, as on a full disk.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -20,6 +23,8 @@ def out(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise Stopped(141) from None
+    except OSError as error:
+        raise StorageError(f"standard output can't be written to: {os.strerror(error.errno or 0)}") from None
 
 
 def err(text: str) -> None:
