@@ -42,12 +42,13 @@ def _checked(file: ConfigFile) -> "Loaded | ConfigError":
 
 
 def _write_text(files: list[ConfigFile], checked: "list[Loaded | ConfigError]") -> None:
+    from pipeline.cli.problems import problem_lines
     from pipeline.watch.log import escape
 
     for file, found in zip(files, checked, strict=True):
         if isinstance(found, ConfigError):
-            for problem in found.problems:
-                err(escape(str(problem)))
+            for line in problem_lines(found):
+                err(line)
             continue
         from pipeline.cli.plan_text import plan_lines
 

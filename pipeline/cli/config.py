@@ -1,5 +1,6 @@
 """The config that a command is about, and the options that belong to it."""
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pipeline.errors import ConfigError
+
 if TYPE_CHECKING:
     from pipeline.plan.load import Loaded
 
-__all__ = ("ConfigFile", "config_options")
+__all__ = ("ConfigFile", "config_options", "refuse_config")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +31,10 @@ class ConfigFile:
 
         :raises ConfigError: with everything that is wrong with it.
         """
+        if self.path == "-":
+            raise ConfigError(
+                "-: a config is a file, because what is said of it, and its state, go by its place; name one"
+            )
         from pipeline.plan.load import load
 
         return load(self.path, overrides=self.settings, allow_code=self.allow_code)
@@ -37,6 +44,15 @@ class ConfigFile:
         given = [word for setting in self.settings for word in ("--set", setting)]
         given += [word for prefix in self.allow_code for word in ("--allow-code", prefix)]
         return shlex.join(["pipeline", *words, self.path, *given])
+
+
+def refuse_config(config: str, output: str, option: str) -> None:
+    """See to it that what is written is not written over the config itself.
+
+    :raises ConfigError: when it would be.
+    """
+    if os.path.exists(output) and os.path.samefile(config, output):
+        raise ConfigError(f"{option} {output}: this is the config itself; name another file")
 
 
 def config_options(function: F) -> F:

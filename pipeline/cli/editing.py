@@ -7,8 +7,8 @@ import click
 
 from pipeline.cli.config import ConfigFile
 from pipeline.cli.saved import say_lines, sink_place, state_path
-from pipeline.cli.say import number, out
-from pipeline.errors import StateError
+from pipeline.cli.say import err, number, out
+from pipeline.errors import ConfigError, StateError
 from pipeline.plan.load import Loaded
 from pipeline.settle.cut import Cut, SavedCut
 from pipeline.settle.state import edit_state
@@ -44,12 +44,14 @@ def rewind_state(config: ConfigFile, to: int, *, repeat: bool) -> None:
 def clear_state(config: ConfigFile, *, yes: bool) -> None:
     """Forget where the pipeline stands, after asking.
 
+    :raises ConfigError: when nobody is there to answer.
     :raises LockedError: when a run holds the state.
     """
     loaded = config.load()
     path = state_path(config, loaded)
-    if not yes:
-        click.confirm(f"{path}: forget where pipeline '{loaded.config.name}' stands?", abort=True, err=True)
+    if not yes and not _confirmed(f"{path}: forget where pipeline '{loaded.config.name}' stands?"):
+        err("nothing was changed")
+        raise click.Abort
 
     async def edit() -> None:
         async with edit_state(path, pipeline=loaded.config.name) as state:
@@ -57,6 +59,14 @@ def clear_state(config: ConfigFile, *, yes: bool) -> None:
 
     asyncio.run(edit())
     out(f"{path}: cleared; the next run begins a new lineage. Dead letters and history are kept.")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except (click.Abort, OSError):
+        err("")
+        raise ConfigError("there was no answer on standard input, so nothing was changed; use --yes") from None
 
 
 def _keepers(loaded: Loaded) -> list[str]:

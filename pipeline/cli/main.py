@@ -120,9 +120,13 @@ def _show(error: click.ClickException) -> int:
 
 def complain(error: PipelineError) -> int:
     """Say what went wrong and return the exit code for it."""
+    from pipeline.cli.problems import problem_lines
     from pipeline.watch.log import escape
 
-    prefix = "" if isinstance(error, ConfigError) else "error: "
-    for line in str(error).split("\n"):
-        err(prefix + escape(line))
+    if isinstance(error, ConfigError):
+        lines = problem_lines(error)
+    else:
+        lines = (f"error: {escape(line)}" for line in str(error).split("\n"))
+    for line in lines:
+        err(line)
     return int(error.exit_code)

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from pipeline.cli.config import ConfigFile
+from pipeline.cli.config import ConfigFile, refuse_config
 from pipeline.cli.ending import ending_fields, ending_lines
 from pipeline.cli.progress import Meter
 from pipeline.cli.reported import check_report, write_report
@@ -62,6 +62,7 @@ def execute(request: Request, signals: Signals) -> int:
     loaded = request.config.load()
     if request.report is not None:
         check_report(request.report)
+        refuse_config(request.config.path, request.report, "--report")
     view = _view(request, loaded)
     try:
         with _collecting_less():

@@ -1,5 +1,6 @@
 """``pipeline stages``: what there is to build with, from the declarations that check a config."""
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,9 @@ def _chosen(registry: "Registry", words: tuple[str, ...]) -> "list[tuple[str, st
     among = [(role, kind) for role in roles or ROLES for kind in registry.kinds(role)]
     if kinds and not any(kind == kinds[0] for _, kind in among):
         what = roles[0] if roles else "kind of stage"
-        raise ConfigError(f"unknown {what} '{kinds[0]}'{did_you_mean(kinds[0], (kind for _, kind in among))}")
+        listed = shlex.join(["pipeline", "stages", *roles])
+        near = did_you_mean(kinds[0], (kind for _, kind in among)) or f"; {listed} lists them"
+        raise ConfigError(f"unknown {what} '{kinds[0]}'{near}")
     return [(role, kind, _loaded(registry, role, kind)) for role, kind in among if not kinds or kind == kinds[0]]
 
 

@@ -10,13 +10,14 @@ def open_closed() -> None:
     """Put something in the place of standard streams that are closed (`>&-`), before anything else is opened.
 
     Else the next file that is opened, such as the state, would become standard output. What is written to one that was
-    closed fails as it does when its reader has gone; standard error takes what nobody can hear.
+    closed fails as it does when its reader has gone, and reading fails too, where there would be no records without a
+    word; standard error takes what nobody can hear.
     """
-    for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
+    for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            _occupy(number, _broken_pipe() if number == 1 else os.open(os.devnull, mode))
+            _occupy(number, _broken_pipe() if number == 1 else os.open(os.devnull, os.O_WRONLY))
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
         sys.stdin = open(0, closefd=False)
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]

@@ -61,3 +61,29 @@ def test_no_file_gives_a_traceback(command: Command) -> None:
     for path in ("missing.yaml", "folder", "", "a\0b", "x" * 5000):
         for words in (("check",), ("run",), ("graph",), ("state", "show"), ("dlq", "list")):
             assert command(*words, path).code == 2
+
+
+def test_a_wrong_file_is_not_told_line_by_line(command: Command) -> None:
+    command.write("wrong.yaml", "".join(f"user{number}{'x' * 80}: 1\n" for number in range(60)))
+    for verb in ("check", "run", "graph"):
+        said = command(verb, "wrong.yaml").err
+        assert said.count("unknown key") <= 20
+        assert "more\n" in said
+        assert "x" * 41 not in said
+    assert "62 problems in 1 of 1 file" in command("check", "wrong.yaml").err
+
+
+def test_long_names_are_cut_wherever_they_stand(command: Command) -> None:
+    odd = "z'" * 50
+    command.write("wrong.yaml", f"name: w\nstages:\n  - source: {'y' * 90}\n    {odd}: 1\n  - sink: discard\n")
+    said = command("check", "wrong.yaml").err
+    assert "unknown source 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy…'; expected one of csv" in said
+    assert "y" * 41 not in said
+    assert "z'" * 21 not in said
+
+
+@pytest.mark.parametrize("verb", ["check", "run", "graph"])
+def test_a_config_is_a_file(command: Command, verb: str) -> None:
+    ran = command(verb, "-")
+    assert ran.code == 2
+    assert "a config is a file" in ran.err

@@ -49,6 +49,8 @@ def test_a_role_alone_lists_its_kinds_and_a_wrong_name_gives_the_nearest(command
     assert {line.split()[0] for line in command("stages", "sink").out.splitlines()[1:]} == {"sink"}
     ran = command("stages", "jsonk")
     assert (ran.code, ran.err) == (2, "unknown kind of stage 'jsonk'; did you mean 'jsonl'?\n")
+    assert command("stages", "nope").err == "unknown kind of stage 'nope'; pipeline stages lists them\n"
+    assert command("stages", "sink", "nope").err == "unknown sink 'nope'; pipeline stages sink lists them\n"
     assert command("stages", "csv", "jsonl").code == 2
 
 
@@ -73,6 +75,21 @@ def test_a_plan_is_drawn_as_text_mermaid_and_svg(command: Command) -> None:
     assert ElementTree.parse("plan.svg").getroot().tag.endswith("svg")
     ran = command("graph", "copy.yaml", "-o", "no/such/folder.svg")
     assert (ran.code, ran.err) == (2, "no/such/folder.svg: can't be written: No such file or directory\n")
+
+
+def test_a_plan_is_not_drawn_over_its_config_nor_into_a_file_of_another_kind(command: Command) -> None:
+    command.write("copy.yaml", TO_JSONL)
+    Path("also.svg").symlink_to("copy.yaml")
+    for words in (("-o", "copy.yaml"), ("-o", "./copy.yaml", "--format", "text"), ("-o", "also.svg"), ("-o", "li.png")):
+        ran = command("graph", "copy.yaml", *words)
+        assert ran.code == 2, words
+        assert ran.err.startswith(f"-o {words[1]}: ")
+    assert command.read("copy.yaml") == TO_JSONL
+    assert not Path("li.png").exists()
+    assert command("run", "copy.yaml", "--report", "copy.yaml").code == 2
+    assert command.read("copy.yaml") == TO_JSONL
+    assert command("graph", "copy.yaml", "-o", "plan.md", "--format", "mermaid").code == 0
+    assert command.read("plan.md").startswith("flowchart")
 
 
 def test_a_command_that_is_not_there_gives_the_nearest(command: Command) -> None:

@@ -1,3 +1,4 @@
+import io
 import json
 import re
 from pathlib import Path
@@ -89,10 +90,10 @@ def test_a_cleared_pipeline_begins_anew_and_keeps_its_history(saved: Command) ->
 
 
 def test_clearing_without_an_answer_changes_nothing(saved: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert saved("state", "clear", "copy.yaml").code != 0
+    ran = saved("state", "clear", "copy.yaml")
+    assert ran.code == 130
+    assert "nothing was changed" in ran.err
     assert "20 records settled" in saved("state", "show", "copy.yaml").out
 
 
@@ -126,3 +127,11 @@ def test_a_file_that_is_no_state_is_refused(saved: Command) -> None:
     for words in (("state", "show"), ("dlq", "list"), ("state", "clear", "--yes")):
         assert saved(*words, "other.yaml").code == 5
     assert saved.read("in.jsonl").startswith('{"a": 0}')
+
+
+def test_clearing_where_nobody_can_answer_names_the_option(saved: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    ran = saved("state", "clear", "copy.yaml")
+    assert ran.code == 2
+    assert "use --yes" in ran.err
+    assert "20 records settled" in saved("state", "show", "copy.yaml").out
