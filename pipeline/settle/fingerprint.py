@@ -1,12 +1,12 @@
 """What must be the same when saved state is resumed, what may differ, and how a difference is said."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.settle.cut import Cut, SavedCut, SourcePoint
 from pipeline.settle.json_text import encode
 
-__all__ = ("Fingerprint", "changed_stages", "describe_changes", "differences", "keep_unchanged")
+__all__ = ("Fingerprint", "changed_stages", "describe_changes", "differences", "keep_unchanged", "labels_said")
 
 Fingerprint = Mapping[str, Mapping[str, Any]]
 """For each source, sink and stateful stage by name: its ``role`` and what `Stage.identity` returns."""
@@ -23,6 +23,17 @@ def changed_stages(old: Fingerprint, new: Fingerprint) -> list[str]:
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     """Say for each stage that changed what it was and what it is now."""
     return [_difference(name, old.get(name), new.get(name)) for name in changed_stages(old, new)]
+
+
+def labels_said(old: Fingerprint, new: Fingerprint) -> set[str]:
+    """Return the labels of a description, see `describe_changes`, that `differences` speaks of already."""
+    said: set[str] = set()
+    for name in changed_stages(old, new):
+        before, after = old.get(name, {}), new.get(name, {})
+        title = f"{_role(after or before)} '{name}'"
+        keys = _keys_changed(before, after) if before and after else ["kind"]
+        said.update(title if key == "kind" else f"{title}: {key}" for key in keys)
+    return said
 
 
 def keep_unchanged(saved: SavedCut | None, changed: Sequence[str], new: Fingerprint, run: int, at: float) -> Cut:
@@ -45,8 +56,8 @@ def keep_unchanged(saved: SavedCut | None, changed: Sequence[str], new: Fingerpr
     )
 
 
-def describe_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Say what differs between two descriptions, for the log.
+def describe_changes(old: Mapping[str, str], new: Mapping[str, str], but_for: Collection[str] = ()) -> list[str]:
+    """Say what differs between two descriptions, for the log; not what was said of some labels already.
 
     A label is that of a stage, ``batcher 'batch'``, or of one of its keys, ``batcher 'batch': size``.
     """
@@ -55,12 +66,12 @@ def describe_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
     for label in sorted({*old, *new}):
         stage = _stage(label)
         if stage not in before or stage not in after:
-            sentence = f"{stage} {'added' if stage in after else 'removed'}"
+            label, sentence = stage, f"{stage} {'added' if stage in after else 'removed'}"
         elif old.get(label) == new.get(label):
             continue
         else:
             sentence = f"{label} {old.get(label, 'not set')} -> {new.get(label, 'not set')}"
-        if sentence not in said:
+        if sentence not in said and label not in but_for:
             said.append(sentence)
     return said
 
@@ -73,9 +84,12 @@ def _difference(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]
     if old is None or new is None:
         there = new if old is None else old
         return f"{_role(there)} '{name}' {'is new' if old is None else 'is gone'}"
-    keys = sorted(key for key in {*old, *new} if encode(old.get(key)) != encode(new.get(key)))
-    values = ", ".join(f"{key} {_value(old, key)} -> {_value(new, key)}" for key in keys)
+    values = ", ".join(f"{key} {_value(old, key)} -> {_value(new, key)}" for key in _keys_changed(old, new))
     return f"{_role(new)} '{name}': {values}"
+
+
+def _keys_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {*old, *new} if encode(old.get(key)) != encode(new.get(key)))
 
 
 def _role(stage: Mapping[str, Any] | None) -> str:

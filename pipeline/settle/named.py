@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.settle.json_text import decode, encode
 from pipeline.stage import NamedFile
 
-__all__ = ("add", "forget", "forget_gone", "rewind", "select")
+__all__ = ("add", "disown", "forget", "forget_gone", "former", "rewind", "select")
 
 
 def add(connection: sqlite3.Connection, sink: str, files: Sequence[NamedFile], lineage: str) -> None:
@@ -21,6 +21,23 @@ def select(connection: sqlite3.Connection, sink: str) -> list[NamedFile]:
     """Return the files of a sink that are named, the newest last."""
     query = "SELECT path, identity, lineage FROM named WHERE sink = ? AND gone IS NULL ORDER BY id"
     return [NamedFile(decode(row[0]), decode(row[1]), row[2]) for row in connection.execute(query, (sink,))]
+
+
+def former(lineage: str, run: int) -> str:
+    """Return what stands for a lineage as it was before a run whose sinks are other ones."""
+    return f"{lineage}/{run}"
+
+
+def disown(connection: sqlite3.Connection, sinks: Iterable[str], lineage: str, run: int) -> None:
+    """Leave the files of sinks that aren't what they were to what they were before a run.
+
+    What such a sink wrote is no work of its successor that a crash has cut short, and must not be cut back as if it
+    were. The files stay named, so that nobody writes behind them unasked.
+    """
+    connection.executemany(
+        "UPDATE named SET lineage = ? WHERE sink = ? AND lineage = ?",
+        [(former(lineage, run), sink, lineage) for sink in sinks],
+    )
 
 
 def forget(connection: sqlite3.Connection, sink: str, paths: Iterable[str]) -> None:

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import StateError
-from pipeline.settle import changes, history
+from pipeline.settle import changes, history, named
 from pipeline.settle.cut import Cut, SavedCut
-from pipeline.settle.fingerprint import Fingerprint, changed_stages, describe_changes, differences, keep_unchanged
+from pipeline.settle.fingerprint import (
+    Fingerprint,
+    changed_stages,
+    describe_changes,
+    differences,
+    keep_unchanged,
+    labels_said,
+)
 
 __all__ = ("Begun", "Beginning", "begun_last", "check_pipeline", "cut_of")
 
@@ -22,6 +29,8 @@ class Begun(NamedTuple):
     run: int
     cut: Cut | None
     changed: Sequence[str]
+    others: Sequence[str] = ()
+    """Stages that aren't what they were, by name: their points are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +74,16 @@ class Beginning:
         run = history.get(connection, "run") + 1
         history.put(connection, "run", run)
         history.start_run(connection, lineage, run, self.at)
-        cut, changed = self._go_on(connection, lineage, run)
+        old = history.get(connection, "fingerprint")
+        others = changed_stages(old, self.fingerprint)
+        cut = self._go_on(connection, lineage, run, others)
+        changed = differences(old, self.fingerprint)
         before = history.get(connection, "description")
-        changed += [] if before is None else describe_changes(before, self.description)
+        if before is not None:
+            changed += describe_changes(before, self.description, labels_said(old, self.fingerprint))
         history.put(connection, "fingerprint", self.fingerprint)
         history.put(connection, "description", self.description)
-        return Begun(lineage, run, cut, changed)
+        return Begun(lineage, run, cut, changed, others)
 
     def _begin_lineage(self, connection: sqlite3.Connection) -> None:
         changes.clear(connection)
@@ -80,16 +93,15 @@ class Beginning:
         history.put(connection, "cut", None)
         history.put(connection, "fingerprint", self.fingerprint)
 
-    def _go_on(self, connection: sqlite3.Connection, lineage: str, run: int) -> tuple[Cut | None, list[str]]:
+    def _go_on(self, connection: sqlite3.Connection, lineage: str, run: int, changed: Sequence[str]) -> Cut | None:
         saved = history.current_cut(connection)
-        old = history.get(connection, "fingerprint")
-        changed = changed_stages(old, self.fingerprint)
         if not changed:
-            return (None if saved is None else cut_of(saved)), []
+            return None if saved is None else cut_of(saved)
         cut = keep_unchanged(saved, changed, self.fingerprint, run, self.at)
         history.save_cut(connection, lineage, run, cut)
         changes.clear(connection, changed)
-        return cut, differences(old, self.fingerprint)
+        named.disown(connection, changed, lineage, run)
+        return cut
 
 
 def check_pipeline(connection: sqlite3.Connection, pipeline: str, path: Path) -> None:

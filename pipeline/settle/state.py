@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ class StateFile(Readings):
 
     def __init__(self, path: Path, database: Database, begun: Begun, beginning: Beginning | None = None) -> None:
         super().__init__(path, database)
-        self.lineage, self.run, self.cut, self.changed = begun
+        self.lineage, self.run, self.cut, self.changed, self._others = begun
         self._beginning = beginning
         self._failed: StorageError | None = None
 
@@ -54,6 +55,14 @@ class StateFile(Readings):
         beginning, self._beginning = self._beginning, None
         if beginning is not None:
             await self._write(beginning.begin)
+
+    async def named(self, sink: str) -> list[NamedFile]:
+        """Return what `Readings.named` does, also while the beginning is put off: as it will be when it is saved."""
+        found = await super().named(sink)
+        if self._beginning is None or sink not in self._others:
+            return found
+        former = named.former(self.lineage, self.run)
+        return [replace(file, lineage=former) if file.lineage == self.lineage else file for file in found]
 
     async def save(self, cut: Cut) -> None:
         """Save a cut, which becomes the current one.

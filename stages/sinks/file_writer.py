@@ -143,8 +143,7 @@ class FileWriter(PositionWriter):
 
     def _resume(self) -> None:
         found = self._resumption
-        folder = self._template.folder
-        found.verify(folder, bool(self._template.fields), self._roll is not None)
+        found.verify(self._template, self._roll is not None)
         if not self._template.fields:
             self._check_fixed(self._template.fixed, found)
         if self._context.dry:

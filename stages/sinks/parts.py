@@ -3,10 +3,11 @@
 import os
 import re
 
-__all__ = ("final_name", "leftovers", "number_of", "parts_of", "writing_name")
+__all__ = ("final_name", "leftovers", "number_of", "parts_of", "path_of", "writing_name")
 
 _ENDING = ".inprogress"
 _DIGITS = 6
+_WRITING = re.compile(rf"\.(?P<stem>.[^.]*)-\d{{{_DIGITS},}}(?P<suffix>\..*)?", re.DOTALL)
 
 
 def final_name(path: str, sequence: int) -> str:
@@ -34,6 +35,13 @@ def number_of(path: str, part: str) -> int:
     _, stem, suffix = _split(path)
     name = os.path.basename(part)
     return int(name[len(stem) + 1 : len(name) - len(suffix)])
+
+
+def path_of(part: str, lineage: str) -> str | None:
+    """Return the path that `writing_name` was given to make a name; None when it made none."""
+    folder, name = os.path.split(part)
+    match = _WRITING.fullmatch(name.removesuffix(f".{lineage[:8]}{_ENDING}"))
+    return None if match is None else os.path.join(folder, match["stem"] + (match["suffix"] or ""))
 
 
 def leftovers(folder: str, deep: bool, lineage: str) -> list[str]:

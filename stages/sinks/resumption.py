@@ -9,9 +9,10 @@ from pipeline.stage import SinkContext
 from stages.sinks.append_file import AppendFile, FilePoint, digest, inspect, read_tail
 from stages.sinks.format import Format
 from stages.sinks.frames import Frames
-from stages.sinks.parts import final_name, leftovers
+from stages.sinks.parts import final_name, leftovers, path_of
 from stages.sinks.points import Announced, Closing, FilesPosition, TargetPoint, announced
 from stages.sinks.target import Target
+from stages.sinks.templates import Template
 
 __all__ = ("Resumption", "finish")
 
@@ -47,8 +48,8 @@ class Resumption:
         self.removed: set[str] = set()
         self.turn = max([position.turn, *(one.turn for one in self._announced)])
 
-    def verify(self, folder: str = "", deep: bool = False, rolled: bool = False) -> None:
-        """Compare everything, and look for parts that nobody knows in a folder.
+    def verify(self, template: Template, rolled: bool) -> None:
+        """Compare everything, and look for parts that nobody knows where the sink would write them.
 
         :raises StateError: names the first file that does not fit, what was expected and found, and the ways out.
         """
@@ -69,7 +70,7 @@ class Resumption:
                 else:
                     self._file_since(one)
         if rolled and self._context.lineage:
-            self._leftovers(folder, deep)
+            self._leftovers(template)
 
     def apply(self) -> None:
         """Do what `verify` has found to be due."""
@@ -135,11 +136,13 @@ class Resumption:
             self.recovered.append(file)
             self.closing.append(Closing(file.point(), one.final if file.length else ""))
 
-    def _leftovers(self, folder: str, deep: bool) -> None:
-        announced_paths = {one.base.path for one in self._announced}
-        for path in leftovers(folder, deep, self._context.lineage):
-            if path not in self._known and path not in announced_paths:
-                self._remove(path)
+    def _leftovers(self, template: Template) -> None:
+        # Other sinks may write their parts to the same folder, and this one may have had another path before.
+        kept = self._known.union(file.path for file in self._context.named)
+        for part in leftovers(template.folder, bool(template.fields), self._context.lineage):
+            path = path_of(part, self._context.lineage)
+            if part not in kept and path is not None and template.could_make(path):
+                self._remove(part)
 
     # --- one file -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """File names with fields in them, like ``out/{country}/{day}.jsonl``, kept inside the folder that the config names."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from itertools import chain
@@ -15,6 +16,7 @@ from pipeline.errors import RecordError
 __all__ = ("Template",)
 
 _LONGEST = 200
+_SLASHES = re.compile("//+")
 _NAMING = frozenset({str, int})
 
 
@@ -36,6 +38,11 @@ class Template:
     def fixed(self) -> str:
         """The path of a template without fields."""
         return "".join(text for text, _ in self._pieces)
+
+    def could_make(self, path: str) -> bool:
+        """Tell whether some record might have this path."""
+        pattern = "".join(re.escape(text) + ("" if name is None else "[^/]+") for text, name in self._pieces)
+        return re.fullmatch(_SLASHES.sub("/", pattern), _SLASHES.sub("/", path), re.DOTALL) is not None
 
     def render(self, record: Any) -> str:
         """Return the path for a record.

@@ -141,6 +141,22 @@ async def test_accepted_changes_keep_what_is_the_same(path: Path) -> None:
         assert len(await state.changes_of("dedupe")) == 1
 
 
+async def test_a_change_is_said_once(path: Path) -> None:
+    before = {"sink 'out'": "jsonl", "sink 'out': path": "out.jsonl", "sink 'out': mode": "create", "sink 'old'": "x"}
+    after = {"sink 'out'": "csv", "sink 'out': path": "b", "sink 'out': mode": "append", "sink 'more'": "x"}
+    old = {**FINGERPRINT, "out": {"role": "sink", "kind": "jsonl", "path": "out.jsonl"}, "old": {"role": "sink"}}
+    new = {**FINGERPRINT, "out": {"role": "sink", "kind": "csv", "path": "b"}, "more": {"role": "sink"}}
+    async with opened(path, fingerprint=old, description=before):
+        pass
+    async with opened(path, fingerprint=new, description=after, accept_changes=True) as state:
+        assert state.changed == [
+            "sink 'more' is new",
+            "sink 'old' is gone",
+            """sink 'out': kind "jsonl" -> "csv", path "out.jsonl" -> "b\"""",
+            "sink 'out': mode create -> append",
+        ]
+
+
 async def test_a_source_that_changed_starts_anew_under_numbers_never_given(path: Path) -> None:
     async with opened(path) as state:
         await state.save(cut_at(5))
@@ -161,6 +177,23 @@ async def test_named_files_stay_until_they_are_forgotten(path: Path) -> None:
     async with opened(path) as state:
         assert [(file.path, file.identity) for file in await state.named("out")] == [("a", 4), ("od\udcffd", 5)]
         assert [file.identity for file in await state.named("other")] == [3]
+
+
+@pytest.mark.parametrize("begin", [True, False])
+async def test_files_of_a_sink_that_changed_are_no_longer_its_own(path: Path, begin: bool) -> None:
+    changed = {**FINGERPRINT, "out": {"role": "sink", "path": "b.jsonl"}}
+    async with opened(path) as state:
+        lineage = state.lineage
+        await state.announce("out", [NamedFile("a.jsonl", 1)])
+        await state.announce("other", [NamedFile("a.jsonl", 2)])
+    async with opened(path, fingerprint=changed, accept_changes=True, begin=begin) as state:
+        before = await state.named("out")
+        await state.announce("out", [NamedFile("b.jsonl", 3)])
+        assert await state.named("out") == [*before, NamedFile("b.jsonl", 3, lineage)]
+        assert await state.named("other") == [NamedFile("a.jsonl", 2, lineage)]
+    async with opened(path, fingerprint=changed) as state:
+        assert await state.named("out") == [*before, NamedFile("b.jsonl", 3, lineage)]
+    assert [file.path for file in before if file.lineage != lineage] == ["a.jsonl"]
 
 
 async def test_runs_tell_how_they_ended_and_a_killed_one_did_not(path: Path) -> None:

@@ -1,6 +1,7 @@
 # ruff: noqa: ASYNC240  what is under test writes files on the loop, and so may its test
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.errors import ConfigError, StateError
 from stages.sinks.csv import Csv
 from stages.sinks.files import Roll
 from stages.sinks.jsonl import Jsonl
-from stages.sinks.parts import final_name, parts_of, writing_name
+from stages.sinks.parts import final_name, parts_of, path_of, writing_name
 from tests.stages.sinks.saved import Saved, batch
 from tests.stages.sinks.test_files import contents, read, records, text
 
@@ -184,6 +185,25 @@ async def test_a_part_that_was_made_and_never_announced_is_made_anew(tmp_path: P
     assert contents(tmp_path) == {"out-000001.jsonl": text(0, 1)}
 
 
+@pytest.mark.parametrize("name", ["new.jsonl", "{id}.jsonl"])
+async def test_only_parts_that_are_the_sink_s_own_are_taken_away(tmp_path: Path, name: str) -> None:
+    saved = Saved()
+    writer = await saved.open(small(tmp_path, "7.jsonl"))
+    await writer.write(batch(*records(0, 2)))
+    await writer.close()
+    # What this sink named while it was another one, and the part of another sink in this folder.
+    saved.named = [replace(file, lineage=f"{saved.lineage}/2") for file in saved.named]
+    (tmp_path / ".b-000001.csv.01234567.inprogress").write_text("of another sink")
+    (tmp_path / ".new-000001.jsonl.01234567.inprogress").touch()
+
+    await (await saved.open(small(tmp_path, name))).close()
+
+    left = names(tmp_path)
+    assert ".7-000001.jsonl.01234567.inprogress" in left
+    assert ".b-000001.csv.01234567.inprogress" in left
+    assert ".new-000001.jsonl.01234567.inprogress" not in left
+
+
 async def test_a_name_that_is_taken_stops_the_next_part_before_it_is_begun(tmp_path: Path) -> None:
     saved, sink = Saved(), small(tmp_path)
     writer = await saved.open(sink)
@@ -258,6 +278,9 @@ def test_names_of_parts_keep_the_suffixes_together(tmp_path: Path) -> None:
     assert final_name("a.b/out.jsonl.zst", 12) == "a.b/out-000012.jsonl.zst"
     assert final_name("out", 1) == "out-000001"
     assert writing_name("a/out.jsonl", 1, "0123456789") == "a/.out-000001.jsonl.01234567.inprogress"
+    for path in ("a/out.jsonl", "out", "a.b/out-000001.tar.gz"):
+        assert path_of(writing_name(path, 12, "0123456789"), "0123456789") == path
+    assert path_of("out.jsonl", "0123456789") is None
     for name in ("out-000010.jsonl", "out-000002.jsonl", "out-1.jsonl", "out-000001.jsonl.gz", "out.jsonl"):
         (tmp_path / name).touch()
     assert [os.path.basename(path) for path in parts_of(str(tmp_path / "out.jsonl"))] == [
