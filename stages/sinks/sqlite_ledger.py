@@ -82,6 +82,12 @@ class Ledger:
         if others and has_rows and not self._replaces:
             text = f"table {self._target!r} holds records that this pipeline wrote with another state file"
             way = "bring the state file back, write to another table, or say `--repeat` to add to them"
+            if self._context.fresh:
+                text = f"table {self._target!r} holds records of an earlier lineage of this pipeline"
+                way = (
+                    "they would be written again: write to another table, choose mode: overwrite or upsert, or accept "
+                    "that with `--repeat`"
+                )
             raise StateError(f"{self._who}: {text}; {way}")
         if self._context.position is not None and not self._context.repeat:
             text = "this is not the database that the last run wrote to: it knows nothing of this pipeline's records"

@@ -524,6 +524,8 @@ async def test_a_new_lineage_is_refused_where_an_older_one_left_records(path: Pa
     with pytest.raises(StateError, match="wrote with another state file") as caught:
         await Sqlite(path=str(path), table="t").open(context(lineage="second"))
     assert caught.value.exit_code == 5
+    with pytest.raises(StateError, match=r"of an earlier lineage .* mode: overwrite or upsert.*--repeat"):
+        await Sqlite(path=str(path), table="t").open(context(lineage="second", fresh=True))
     async with opened(path, context(lineage="second", repeat=True)) as writer:
         await writer.write(batch({"v": 1}))
     assert rows(path) == [(1,), (1,)]
