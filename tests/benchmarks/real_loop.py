@@ -167,13 +167,13 @@ async def _run(
                 done.append(Done(loop.time() - started, fields["size"], latency, fields["limit"]))
 
         supervisor = pipeline.supervisor(subscribers=[hear])
-        timers = [loop.call_later(seconds, supervisor.drain)]
+        timers = [loop.call_later(seconds, supervisor.abort)]
         if step:
             timers.append(loop.call_later(seconds / 2, place.slow_down))
         report = await supervisor.run()
         for timer in timers:
             timer.cancel()
-        if report.outcome != "drained":
+        if report.outcome != "aborted":
             raise SystemExit(f"{load.name}: {report.outcome}: {report.error}")
     return done
 
