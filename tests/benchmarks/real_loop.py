@@ -173,7 +173,7 @@ async def _run(
         report = await supervisor.run()
         for timer in timers:
             timer.cancel()
-        if report.outcome != "aborted":
+        if report.error:
             raise SystemExit(f"{load.name}: {report.outcome}: {report.error}")
     return done
 
