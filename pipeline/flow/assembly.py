@@ -4,12 +4,14 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError, StageError
+from pipeline.control.policy import Kind, classify
+from pipeline.errors import PipelineError, StageError, StorageError
 from pipeline.flow.batcher import BatcherActor
 from pipeline.flow.processor import ProcessorActor
+from pipeline.flow.restart import root_of
 from pipeline.flow.run import Run
 from pipeline.flow.sink import SinkActor
 from pipeline.flow.source import SourceActor, first_of_run
@@ -20,7 +22,7 @@ from pipeline.plan.topology import PlannedStage, Topology
 from pipeline.settle.cut import Cut
 from pipeline.settle.keyed import KeyedChanges
 from pipeline.settle.state import StateFile, open_state
-from pipeline.stage import Batcher, Processor, Sink, SinkContext, Source, SourceContext, StageContext
+from pipeline.stage import Batcher, Processor, Sink, SinkContext, Source, SourceContext, StageContext, Writer
 from pipeline.watch.events import Events
 
 __all__ = ("Assembly", "Options", "assemble", "explain")
@@ -75,7 +77,7 @@ async def assemble(
     has_room: Callable[[], bool],
     warn: Callable[[str], None],
 ) -> Assembly:
-    """Open the state file and all stages, sinks first; whatever was opened is closed by the stack.
+    """Open the state file and all stages; whatever was opened is closed by the stack.
 
     A sink or a source that refuses leaves the state file as it was.
 
@@ -84,7 +86,14 @@ async def assemble(
     state = await _open_state(stack, topology, options, clock)
     lineage, number = (state.lineage, state.run) if state is not None else (secrets.token_hex(8), 1)
     run = Run(topology, clock, events, lineage=lineage, number=number)
+    run.has_state = state is not None
     assembly = Assembly(run, options, state, state.cut if state is not None else None)
+    for planned in _stages(topology, "source"):
+        await _open_source(stack, assembly, planned, has_room, warn)
+    if assembly.cut is None and not options.dry_run:
+        # Whoever opens for the first time may empty something; first all must have said that they would.
+        for planned in _stages(topology, "sink"):
+            await _try_sink(assembly, planned)
     for planned in _stages(topology, "sink"):
         await _open_sink(stack, assembly, planned, warn)
     if state is not None:
@@ -95,31 +104,23 @@ async def assemble(
     }
     assembly.wiring = Wiring.plan(run, steps)
     _make_actors(assembly, steps)
-    for planned in _stages(topology, "source"):
-        await _open_source(stack, assembly, planned, has_room, warn)
+    for source in assembly.sources:
+        source.outlet = assembly.wiring.outlet(source.name)
     run.held_by_sinks = held_by_sinks(topology, {sink.name: sink for sink in assembly.sinks})
     return assembly
 
 
 def explain(topology: Topology, name: str, error: Exception) -> PipelineError:
     """Return the error to end with: ours as it is, anything else with the name of the stage that it came from."""
-    error = _only(error)
+    error = root_of(error)
     if isinstance(error, PipelineError):
         return error
     planned = topology.stages.get(name)
     who = f"stage '{name}' ({planned.role} {planned.kind})" if planned is not None else name
-    explained = StageError(f"{who}: {type(error).__name__}: {error}")
+    kind = StorageError if isinstance(error, OSError) and classify(error) is Kind.FAULT else StageError
+    explained = kind(f"{who}: {type(error).__name__}: {error}")
     explained.__cause__ = error
     return explained
-
-
-def _only(error: Exception) -> Exception:
-    """Return the error that a group of one is about."""
-    if isinstance(error, ExceptionGroup):
-        inner = cast(tuple[Exception, ...], error.exceptions)  # pyright: ignore[reportUnknownMemberType]
-        if len(inner) == 1:
-            return _only(inner[0])
-    return error  # pyright: ignore[reportUnknownVariableType]
 
 
 async def _open_state(stack: AsyncExitStack, topology: Topology, options: Options, clock: Clock) -> StateFile | None:
@@ -142,6 +143,26 @@ async def _open_sink(
     stack: AsyncExitStack, assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]
 ) -> None:
     assert isinstance(planned.spec, Sink)
+    run, cut = assembly.run, assembly.cut
+    context = await _sink_context(assembly, planned, warn, assembly.options.dry_run)
+    point = cut.sinks.get(planned.name) if cut is not None else None
+    actor = SinkActor(run, planned.name, planned.spec, context, point)
+    assembly.sinks.append(actor)
+    stack.push_async_callback(actor.close)
+    await _opened(run.topology, planned.name, actor.open())
+
+
+async def _try_sink(assembly: Assembly, planned: PlannedStage) -> None:
+    """Open a sink as a dry run would, to hear whether it refuses, and close it again."""
+    assert isinstance(planned.spec, Sink)
+    context = await _sink_context(assembly, planned, lambda text: None, dry=True)
+    writer: Writer = await _opened(assembly.run.topology, planned.name, planned.spec.open(context))
+    await _opened(assembly.run.topology, planned.name, writer.close())
+
+
+async def _sink_context(
+    assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None], dry: bool
+) -> SinkContext:
     run, state, cut, options = assembly.run, assembly.state, assembly.cut, assembly.options
     point = cut.sinks.get(planned.name) if cut is not None else None
     context = SinkContext(
@@ -157,15 +178,12 @@ async def _open_sink(
         saved=state is not None,
         fresh=options.fresh,
         repeat=options.repeat,
-        dry=options.dry_run,
+        dry=dry,
         held_from={source.name: _first_number(assembly, source) for source in run.topology.sources},
     )
-    if state is not None:
+    if state is not None and not dry:
         context.announce = lambda files: state.announce(planned.name, files)
-    actor = SinkActor(run, planned.name, planned.spec, context, point)
-    assembly.sinks.append(actor)
-    stack.push_async_callback(actor.close)
-    await _opened(run.topology, planned.name, actor.open())
+    return context
 
 
 def _first_number(assembly: Assembly, source: PlannedStage) -> int:
@@ -185,7 +203,7 @@ async def _open_processor(
     context = StageContext(planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn)
     if planned.spec.stateful():
         saved = await state.changes_of(planned.name) if state is not None else []
-        context.state = KeyedChanges(planned.name, run.ledger, run.changes, saved)
+        context.state = KeyedChanges(planned.name, run.ledger, run.changes if state is not None else None, saved)
     work = await _opened(run.topology, planned.name, planned.spec.open(context))
     step = make_step(run, planned.name, planned.spec, work)
     spec = planned.spec
@@ -208,8 +226,7 @@ async def _open_source(
         planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn, max_record=largest
     )
     point = cut.sources.get(planned.name) if cut is not None else None
-    outlet = assembly.wiring.outlet(planned.name)
-    actor = SourceActor(run, planned.name, planned.spec, context, outlet, point, has_room, assembly.options.limit)
+    actor = SourceActor(run, planned.name, planned.spec, context, point, has_room, assembly.options.limit)
     assembly.sources.append(actor)
     stack.push_async_callback(actor.close)
     await _opened(run.topology, planned.name, actor.open())

@@ -1,5 +1,6 @@
 """Attempts at one piece of work: timeout, retries, and what is left when they are used up."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -14,7 +15,7 @@ from pipeline.errors import Unavailable
 from pipeline.flow.run import Run
 from pipeline.stage import Processor, Sink
 
-__all__ = ("Abandoned", "Attempts", "Spent")
+__all__ = ("Abandoned", "Attempts", "Spent", "as_error")
 
 T = TypeVar("T")
 
@@ -73,7 +74,10 @@ class Attempts:
                     return await work(attempt)
                 with anyio.fail_after(self._timeout):
                     return await work(attempt)
-            except Exception as error:
+            except BaseException as raised:
+                if _is_the_end_of(raised):
+                    raise
+                error = as_error(raised)
                 kind = classify(error)
                 if kind is Kind.FAULT:
                     raise
@@ -105,6 +109,22 @@ class Attempts:
                 self._run.on_drain.remove(scope.cancel)
         if self._run.draining:
             raise Abandoned
+
+
+def as_error(raised: BaseException) -> Exception:
+    """Return what a function raised as an error of its record, also where it tried to end the program."""
+    if isinstance(raised, Exception):
+        return raised
+    error = RuntimeError(f"the function raised {type(raised).__name__}{f' ({raised})' if str(raised) else ''}")
+    error.__cause__ = raised
+    return error
+
+
+def _is_the_end_of(raised: BaseException) -> bool:
+    """Tell whether it is this task that is ended; otherwise a CancelledError is a function's own."""
+    task = asyncio.current_task()
+    cancelled = isinstance(raised, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return cancelled or isinstance(raised, GeneratorExit)
 
 
 def _bounds(backoff: Any) -> tuple[float, float]:

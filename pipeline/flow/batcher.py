@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.batch import Batch, Ticket, exact_spans
 from pipeline.control.law import Law, Observation, permits_for
 from pipeline.flow.channel import Channel
-from pipeline.flow.outlet import Outlet, batch_before
+from pipeline.flow.outlet import Outlet, batch_before, join
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.stage import Batcher
 from pipeline.watch.metrics import StageMetrics
@@ -40,6 +40,8 @@ class _Open:
     oldest: float = 0.0
     queued: bool = False
     """Whether it had to wait for a permit after it was ready."""
+    held: bool = False
+    """Whether it waited, in here or on its way, behind a batch that was tried again."""
     full: str = ""
     """Why it takes no more: "size", "bytes" or "key"; empty while it does."""
 
@@ -81,6 +83,7 @@ class BatcherActor:
         self._full: list[_Open] = []
         self._hand: Batch | None = None
         self._in_flight = 0
+        self._under_way: dict[Ticket, _Open] = {}
         self._through = 0
         self._pressed = False
         self._flushing = False
@@ -91,6 +94,7 @@ class BatcherActor:
     async def run(self) -> None:
         """Gather and cut until the inbox has ended and the last batch is sent."""
         self._metrics.state = "running"
+        self._metrics.limit = self.law.limit
         try:
             while True:
                 halt = self._fill()
@@ -315,7 +319,7 @@ class BatcherActor:
 
     async def _send(self, gathered: _Open, reason: str) -> None:
         self._take(gathered)
-        batch = Batch.join(gathered.pieces)
+        batch = join(self._run, gathered.pieces)
         batch.trigger = reason
         batch.admitted = gathered.oldest
         self.bytes -= gathered.size
@@ -340,18 +344,26 @@ class BatcherActor:
         now = self._run.clock.now()
         size = len(batch.records)
         permits = self.permits()
+        # How long another batch was tried again is no part of what a size costs: then the wait counts as if for records.
+        queued = gathered.queued and not gathered.held
+        gathered.held = False
         self._in_flight += 1
 
         def done(ticket: Ticket) -> None:
             self._in_flight -= 1
+            del self._under_way[ticket]
             self._through += size
             self._inbox.poke()
-            if ticket.smooth:
+            if not ticket.smooth:
+                for other in (*self._full, *self._open.values(), *self._under_way.values()):
+                    other.held = True
+            elif not gathered.held:
                 service = self._run.clock.now() - now
                 full = gathered.full in ("size", "bytes")
-                self._observe(Observation(size, service, now - gathered.oldest, full, permits, gathered.queued))
+                self._observe(Observation(size, service, now - gathered.oldest, full, permits, queued))
 
         batch.ticket = Ticket(done)
+        self._under_way[batch.ticket] = gathered
         self._metrics.records_out += size
         self._metrics.took(now - gathered.oldest)
         self._metrics.triggers[reason] = self._metrics.triggers.get(reason, 0) + 1

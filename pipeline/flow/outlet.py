@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, SourceSpan
 from pipeline.flow.channel import Channel
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.run import Failure, Halt, Run
+from pipeline.spans import Spans
 
 __all__ = ("Branch", "Outlet")
 
@@ -101,8 +102,9 @@ class Outlet:
                 head = batch_before(self._run, batch, index)
                 if head is None:
                     return [[False]] * len(self.branches), Batch([]), halt
-                rest, _, _ = self._masks(head)
-                return rest, head, halt
+                # Another branch may stop the run at a record before this one; then that is where it ends.
+                masks, head, earlier = self._masks(head)
+                return masks, head, earlier or halt
             batch.keep([i != index for i in range(len(batch.records))])
 
     @staticmethod
@@ -127,6 +129,23 @@ class Outlet:
     @staticmethod
     def _takes_all(branch: Branch) -> bool:
         return branch.when is None and not branch.otherwise and branch.child is None
+
+
+def join(run: Run, batches: list[Batch]) -> Batch:
+    """Return one batch of several; of a number whose children came in more than one it owes a single share."""
+    joined = Batch.join(batches)
+    if len(batches) == 1 or joined.children is None:
+        return joined
+    once: dict[str, Spans] = {}
+    surplus: list[SourceSpan] = []
+    for source, low, high in joined.spans:
+        seen = once.setdefault(source, Spans())
+        surplus += [(source, max(low, first), min(high, last)) for first, last in seen if first < high and low < last]
+        seen.add(low, high)
+    joined.spans = [(source, low, high) for source, spans in once.items() for low, high in spans]
+    if surplus:
+        run.ledger.settle_spans(surplus)
+    return joined
 
 
 def batch_before(run: Run, batch: Batch, index: int) -> Batch | None:

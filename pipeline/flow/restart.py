@@ -1,12 +1,13 @@
 """How often a broken stage may be opened again."""
 
-from typing import Any
+from typing import Any, cast
 
-from pipeline.errors import PipelineError, StageError
+from pipeline.control.policy import Kind, classify
+from pipeline.errors import PipelineError, StageError, StorageError
 from pipeline.flow.run import Run
 from pipeline.stage import Restart
 
-__all__ = ("Restarts",)
+__all__ = ("Restarts", "root_of")
 
 
 class Restarts:
@@ -24,8 +25,11 @@ class Restarts:
         :raises StageError: when there may be none; names the stage and what broke it.
         """
         planned = self._run.topology.stages[self._stage]
+        error = root_of(error)
         if isinstance(error, PipelineError) and not isinstance(error, StageError):
             raise error
+        if isinstance(error, OSError) and classify(error) is Kind.FAULT:
+            raise StorageError(f"stage '{self._stage}' ({planned.role} {planned.kind}): {error}") from error
         text = f"{type(error).__name__}: {error}" if not isinstance(error, StageError) else str(error)
         if not text.startswith(f"stage '{self._stage}'"):
             text = f"stage '{self._stage}' ({planned.role} {planned.kind}): {text}"
@@ -38,3 +42,13 @@ class Restarts:
             raise StageError(f"{text} (after {len(self._made)} restarts)") from error
         self._made.append(now)
         self._run.events.emit("restart", stage=self._stage, error=text)
+
+
+def root_of(error: Exception) -> Exception:
+    """Return the error that a group is about: storage before all else, then what is ours, then the first."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    members = cast(tuple[Exception, ...], error.exceptions)  # pyright: ignore[reportUnknownMemberType]
+    inner = [root_of(each) for each in members]
+    ours = [each for each in inner if isinstance(each, PipelineError)]
+    return next((each for each in ours if isinstance(each, StorageError)), ours[0] if ours else inner[0])

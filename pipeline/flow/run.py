@@ -10,13 +10,13 @@ from pipeline.batch import Batch, Origin
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.plan.topology import Topology
-from pipeline.settle.cut import Change, Letter
+from pipeline.settle.cut import Change, Cut, Letter
 from pipeline.settle.ledger import End, Ledger
 from pipeline.stage import Position
 from pipeline.watch.events import Events
 from pipeline.watch.metrics import StageMetrics
 
-__all__ = ("Failure", "Halt", "Run")
+__all__ = ("Broken", "Failure", "Halt", "Run")
 
 MAX_COLLECTED = 1000
 """Errors listed in the report under ``on_failure: collect``; further ones are only counted."""
@@ -39,6 +39,15 @@ class Halt(Exception):
     def __init__(self, stage: str, kind: str, position: str, error: BaseException) -> None:
         cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         super().__init__(f"stage '{stage}' ({kind}): {position}: {cause}")
+        self.stage = stage
+        self.error = error
+
+
+class Broken(Halt):
+    """A source can't be read any further: the run ends with what came before."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        Exception.__init__(self, str(error))
         self.stage = stage
         self.error = error
 
@@ -70,8 +79,6 @@ class Run:
             name: stage.spec.on_failure or topology.config.on_failure for name, stage in topology.stages.items()
         }
         self.letters: list[Letter] = []
-        self.buried = 0
-        """Letters of this run, saved or pending."""
         self.changes: list[Change] = []
         self.collected: list[dict[str, Any]] = []
         self.reading = True
@@ -85,6 +92,10 @@ class Run:
         self.on_drain: list[Callable[[], None]] = []
         self.request_cut: Callable[[], None] = lambda: None
         self.has_state = False
+        """Whether cuts are taken; without them nothing is kept for one."""
+        self.held_in_groups = 0
+        """Records that wait in a stream operator for others to be grouped with."""
+        self.letters_saved = 0
         self.held_by_sinks: Callable[[str, Origin], bool] = lambda stage, origin: False
         self._letter_bytes = 0
         self._located: dict[str, deque[_Located]] = {}
@@ -197,7 +208,6 @@ class Run:
             metadata=dict(batch.metadata),
         )
         self.letters.append(letter)
-        self.buried += 1
         self._letter_bytes += batch.size // max(len(batch.records), 1)
         self.events.emit(
             "dead_letter",
@@ -223,16 +233,22 @@ class Run:
                 }
             )
 
-    def take_pending(self) -> tuple[list[Letter], list[Change]]:
-        """Return, for a cut, the letters and changes whose numbers are settled; the others stay pending."""
+    def pending(self) -> tuple[list[Letter], list[Change]]:
+        """Return, for a cut, the letters and changes whose numbers are settled; they stay pending until it is saved."""
         letters = [letter for letter in self.letters if self.ledger.settled(letter.source, letter.number)]
         changes = [change for change in self.changes if self.ledger.settled(change.source, change.number)]
-        if letters:
-            self.letters[:] = [each for each in self.letters if not self.ledger.settled(each.source, each.number)]
-            self._letter_bytes = 0
-        if changes:
-            self.changes[:] = [each for each in self.changes if not self.ledger.settled(each.source, each.number)]
         return letters, changes
+
+    def saved(self, cut: Cut) -> None:
+        """Take note that a cut is saved, and so what of the pending was in it."""
+        self.letters_saved += len(cut.letters)
+        if cut.letters:
+            saved = set(map(id, cut.letters))
+            self.letters[:] = [letter for letter in self.letters if id(letter) not in saved]
+            self._letter_bytes = 0
+        if cut.changes:
+            saved = set(map(id, cut.changes))
+            self.changes[:] = [change for change in self.changes if id(change) not in saved]
 
 
 _NUMBER_MASK = (1 << 40) - 1

@@ -40,8 +40,11 @@ class SinkActor:
         self._attempts = Attempts(run, name, sink)
         self._restarts = Restarts(run, name, sink.restart)
         # What the sink holds of records that will come again: from the cut, or from its own database.
-        self._held = Held.decode(point.held if point is not None else None)
+        # At least once drops nothing: records that were gathered anew must not be taken for those that it holds.
+        exact = context.delivery == "exactly_once"
+        self._held = Held.decode(point.held if point is not None and exact else None)
         self._recovered = bool(self._held)
+        self._keeps = False
         # What was written since, as far as the frontier has not passed it.
         self._written: list[tuple[str, Sequence[int], list[str] | None]] = []
         self._writing = anyio.Lock(fast_acquire=True)
@@ -49,6 +52,9 @@ class SinkActor:
     async def open(self) -> None:
         """Open the sink where the last checkpoint left it."""
         self.writer = await self._sink.open(self._context)
+        self._keeps = (
+            isinstance(self.writer, PositionWriter) and self._run.has_state and self._context.delivery == "exactly_once"
+        )
         if isinstance(self.writer, TransactionWriter):
             self._held = self.writer.held()
             self._recovered = bool(self._held)
@@ -154,8 +160,9 @@ class SinkActor:
         seconds = self._run.clock.now() - started
         self._metrics.busy_seconds += seconds
         self._metrics.took(seconds, batch.ticket is None or batch.ticket.smooth)
-        if batch.ticket is not None:
-            batch.ticket.close()
+        ticket, batch.ticket = batch.ticket, None
+        if ticket is not None:
+            ticket.close()
 
         async def done() -> bool:
             return going_on
@@ -172,7 +179,8 @@ class SinkActor:
             return False
         if stopped is not None:
             place = next(index for index, origin in enumerate(batch.origins()) if origin == stopped[1])
-            batch = batch_before(self._run, batch, place) or Batch([])
+            head = batch_before(self._run, batch, place)
+            batch = head if head is not None else Batch([])
         if failed:
             # What failed does not count as written; its numbers are marked and settle with the batch.
             batch.keep([origin not in failed for origin in batch.origins()])
@@ -258,6 +266,8 @@ class SinkActor:
         self._restarts.check(error)
         async with self._writing:
             if isinstance(self.writer, PositionWriter):
+                # What it holds and has not synced is the old writer's to make durable: the new one knows nothing of it.
+                await self.writer.sync()
                 self._context.position = self.writer.position()
             await self.close()
             self.writer = await self._sink.open(self._context)
@@ -265,7 +275,7 @@ class SinkActor:
     def _note(self, batch: Batch) -> None:
         """Keep the books in the very turn in which the write is done, so that no cut sees one without the other."""
         self._metrics.records_out += len(batch.records)
-        if isinstance(self.writer, PositionWriter):
+        if self._keeps:
             self._written.extend(batch.by_source())
 
     def _drop_held(self, batch: Batch) -> Batch:

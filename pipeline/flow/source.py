@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 
 from pipeline.batch import Batch, Failed, SourceSpan
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.restart import Restarts
-from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.run import Broken, Failure, Halt, Run
 from pipeline.flow.sizes import estimate
 from pipeline.settle.cut import SourcePoint
 from pipeline.spans import Spans
@@ -43,7 +43,6 @@ class SourceActor:
         name: str,
         source: Source,
         context: SourceContext,
-        outlet: Outlet,
         point: SourcePoint | None,
         room: Callable[[], bool],
         limit: int | None = None,
@@ -55,7 +54,8 @@ class SourceActor:
         self._run = run
         self._source = source
         self._context = context
-        self._outlet = outlet
+        self.outlet = Outlet(run, [])
+        """Where its batches go; set before it runs."""
         self._room = room
         self._limit = limit
         self._reader: Reader | None = None
@@ -103,7 +103,7 @@ class SourceActor:
                 except Halt:
                     raise
                 except Exception as error:
-                    self._restarts.check(error)
+                    self._check_restart(error)
                     # Open it again behind the last chunk that was let in.
                     await self.close()
                     await self.open()
@@ -112,22 +112,35 @@ class SourceActor:
         finally:
             self._run.on_stop.remove(self._interrupt)
             self._metrics.state = "stopped"
-            self._outlet.close()
+            self.outlet.close()
+
+    def _check_restart(self, error: Exception) -> None:
+        try:
+            self._restarts.check(error)
+        except StageError as broken:
+            raise Broken(self.name, broken) from error
 
     def point(self) -> SourcePoint:
-        """Return where to go on from, as things are settled now."""
+        """Return where to go on from, as things are settled now.
+
+        What the last checkpoint knew to be settled and this run has not read again yet is settled all the same.
+        """
         frontier = self._run.ledger.frontiers[self.name]
+        ahead = Spans((max(low, frontier.next), high) for low, high in self._known if high > frontier.next)
         number = frontier.number
+        if number == frontier.next:
+            number = ahead.end_of_run(number)
         while self._passed and self._passed[0].whole and self._passed[0].first + self._passed[0].count <= number:
             self._passed.popleft()
-        cursor, skip = self._cursor, 0
-        if self._passed:
+        if not self._passed:
+            cursor, skip = self._cursor, number - frontier.next
+        else:
             chunk = self._passed[0]
-            skip = number - chunk.first
-            cursor = chunk.before
-            if skip and chunk.cursors is not None:
+            cursor, skip = chunk.before, number - chunk.first
+            if 0 < skip <= chunk.count and chunk.cursors is not None:
                 cursor, skip = chunk.cursors(skip - 1), 0
-        return SourcePoint(cursor=cursor, skip=skip, number=number, islands=frontier.islands)
+        islands = [(low, high) for low, high in (*frontier.islands, *ahead) if low >= number]
+        return SourcePoint(cursor=cursor, skip=skip, number=number, islands=islands)
 
     async def forget(self, point: SourcePoint) -> None:
         """Tell the source that a checkpoint with this point is saved."""
@@ -182,14 +195,11 @@ class SourceActor:
 
     async def _admit(self, chunk: Chunk) -> None:
         """Number a chunk and send on what of it is not settled yet."""
-        whole = self._limit is None or len(chunk.records) <= self._limit
-        if not whole:
-            chunk = _first_of(chunk, self._limit or 0)
+        chunk, whole = self._within_limit(chunk)
         count = len(chunk.records)
-        if self._limit is not None:
-            self._limit -= count
         first = self._run.ledger.read(self.name, count)
-        self._passed.append(_Passed(first, count, self._cursor, chunk.cursors, whole))
+        if self._run.has_state:
+            self._passed.append(_Passed(first, count, self._cursor, chunk.cursors, whole))
         self._cursor = chunk.cursor
         if not count:
             return
@@ -199,10 +209,26 @@ class SourceActor:
         self._metrics.records_out += len(batch.records)
         self._metrics.batches += 1
         started = self._run.clock.now()
-        await self._outlet.send(batch)
+        await self.outlet.send(batch)
         self._metrics.waiting_out_seconds += self._run.clock.now() - started
         if halt is not None:
             raise halt
+
+    def _within_limit(self, chunk: Chunk) -> tuple[Chunk, bool]:
+        """Return what the limit leaves of a chunk, and whether that is all; only records not yet settled count."""
+        if self._limit is None:
+            return chunk, True
+        first = self._run.ledger.frontiers[self.name].next
+        new = 0
+        for index in range(len(chunk.records)):
+            if first + index in self._known:
+                continue
+            if new == self._limit:
+                self._limit = 0
+                return _first_of(chunk, index), False
+            new += 1
+        self._limit -= new
+        return chunk, True
 
     def _batch(self, chunk: Chunk, first: int, count: int) -> tuple[Batch, Halt | None]:
         records = copy_records(chunk.records) if self._source.shares else chunk.records
@@ -216,7 +242,8 @@ class SourceActor:
         )
         halt = self._take_out_failed(batch, chunk) if chunk.failed else None
         if halt is not None:
-            batch = batch_before(self._run, batch, halt[1]) or Batch([])
+            head = batch_before(self._run, batch, halt[1])
+            batch = head if head is not None else Batch([])
         if first < self._known.high:
             self._drop_known(batch)
         return batch, halt[0] if halt is not None else None

@@ -88,4 +88,10 @@ class Step:
             planned = self.run_of.topology.stages[self.name]
             position = self.run_of.position_of(batch.origin(index))
             raise Halt(self.name, f"{planned.role} {planned.kind}", position, error.error) from error.error
-        return Failure(record, error.error, error.attempts)
+        failure = Failure(record, error.error, error.attempts)
+        if self.run_of.policies[self.name] == "stop":
+            # Nothing behind it is worth a call any more.
+            halt = self.run_of.fail(self.name, batch, index, failure)
+            if halt is not None:
+                raise halt
+        return failure

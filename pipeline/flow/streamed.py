@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from pipeline.batch import Batch, Many
+from pipeline.flow.outlet import join
 from pipeline.flow.results import absorb, group
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.flow.step import Rest, Step
@@ -50,8 +51,9 @@ class StreamedStep(Step):
             raise error
         if not self._held:
             return None
-        held, self._held = self._held, []
-        return self._group(Batch.join(held), outputs)
+        held = self._held
+        self._hold([])
+        return self._group(join(self.run_of, held), outputs)
 
     async def close(self) -> None:
         """End the operator where it is."""
@@ -71,19 +73,25 @@ class StreamedStep(Step):
                 results[index] = Failure(rest.records[index], error)
                 rest, halt = absorb(self.run_of, self.name, rest, results)
                 if halt is not None:
-                    return (Batch.join(done) if done else Batch([])), halt
+                    return (join(self.run_of, done) if done else Batch([])), halt
                 continue
             index += 1
             if outputs:
                 part, rest = self._split(rest, index)
                 index = 0
-                done.append(self._group(Batch.join([*self._held, part]), outputs))
-                self._held = []
+                done.append(self._group(join(self.run_of, [*self._held, part]), outputs))
+                self._hold([])
         if rest.records:
-            self._held.append(rest)
+            self._hold([*self._held, rest])
         elif rest.spans:
             self.run_of.ledger.settle_spans(rest.spans)
-        return (Batch.join(done) if done else Batch([])), None
+        return (join(self.run_of, done) if done else Batch([])), None
+
+    def _hold(self, batches: list[Batch]) -> None:
+        """Keep batches for a group to come; what is held is not what reading has to wait for."""
+        self.run_of.held_in_groups -= sum(len(batch.records) for batch in self._held)
+        self._held = batches
+        self.run_of.held_in_groups += sum(len(batch.records) for batch in batches)
 
     def _split(self, batch: Batch, at: int) -> tuple[Batch, Batch]:
         head, tail, shared = batch.split(at)

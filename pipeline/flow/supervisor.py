@@ -13,7 +13,6 @@ from pipeline.flow.assembly import Actor, Assembly, Options, assemble, explain
 from pipeline.flow.source import SourceActor
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
-from pipeline.settle.cut import Change, Letter
 from pipeline.watch.events import Events
 from pipeline.watch.history import History, Look, Recorder
 from pipeline.watch.report import (
@@ -167,7 +166,8 @@ class Supervisor:
                 self._clock,
                 assembly.sources,
                 assembly.sinks,
-                self._pending,
+                run.pending,
+                run.saved,
                 self._counters,
                 self._learned,
                 interval,
@@ -217,7 +217,7 @@ class Supervisor:
             return
         try:
             with anyio.CancelScope(shield=True):
-                await self._checkpointer.cut(final=self._fault is None and self._interrupted != "late")
+                await self._checkpointer.last_cut(complete=self._fault is None and self._interrupted != "late")
         except Exception as error:
             self._fault = explain(self._topology, "the checkpoint", error)
 
@@ -270,18 +270,14 @@ class Supervisor:
             return False
         memory: Any = self._topology.config.memory
         bound = self._topology.config.saved().max_unsettled
-        if self._assembly.run.ledger.unsettled < bound and self._assembly.bytes_held() < memory:
+        run = self._assembly.run
+        if run.ledger.unsettled - run.held_in_groups < bound and self._assembly.bytes_held() < memory:
             return True
         for batcher in self._assembly.batchers:
             batcher.press()
         return False
 
     # --- what a cut holds besides points ---
-
-    def _pending(self) -> tuple[list[Letter], list[Change], list[int]]:
-        assert self._assembly is not None
-        letters, changes = self._assembly.run.take_pending()
-        return letters, changes, []
 
     def _counters(self) -> dict[str, Any]:
         # What is unsettled is read again, and counted then.
@@ -331,9 +327,13 @@ class Supervisor:
             return "late", int(Exit.DEADLINE), f"the drain's deadline passed; {left}"
         if run.halt is not None:
             return "stopped", int(Exit.FAILED), str(run.halt)
-        unfinished = any(not actor.ended and not actor.endless for actor in self._assembly.sources)
+        unsettled = run.ledger.account.unsettled
+        unfinished = unsettled > 0 or any(not actor.ended and not actor.endless for actor in self._assembly.sources)
         if self._interrupted == "aborted" or (self._interrupted and unfinished):
             return "interrupted", int(Exit.TERMINATED), ""
+        if unsettled:
+            left = f"{unsettled:,} records were neither written nor told to fail"
+            return "failed", int(Exit.FAILED), f"{left}; they will be read again"
         return ("drained" if self._interrupted else "done"), int(Exit.DONE), ""
 
     def _total(self) -> Account:
@@ -345,7 +345,7 @@ class Supervisor:
 
     @property
     def _dead_letters(self) -> int:
-        return self._letters_before + (self._assembly.run.buried if self._assembly is not None else 0)
+        return self._letters_before + (self._assembly.run.letters_saved if self._assembly is not None else 0)
 
     @property
     def _seconds(self) -> float:

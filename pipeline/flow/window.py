@@ -37,9 +37,10 @@ class Workers:
 class _Slot:
     """A batch under way, in its place in the order."""
 
-    __slots__ = ("finish", "ready")
+    __slots__ = ("batch", "finish", "ready")
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.ready = anyio.Event()
         self.finish: Callable[[], Awaitable[bool]] | None = None
 
@@ -65,7 +66,24 @@ class Window:
         receive: Callable[[], Awaitable[Batch | None]],
         work: Callable[[Batch], Awaitable[Callable[[], Awaitable[bool]]]],
     ) -> None:
-        """Work until ``receive`` gives None and all is handed on, or a handing-on says to stop."""
+        """Work until ``receive`` gives None and all is handed on, or a handing-on says to stop.
+
+        What is left then is dropped unsettled, and gives back the permits that its batcher would wait for.
+        """
+        try:
+            await self._run(receive, work)
+        finally:
+            for slot in self._slots:
+                ticket, slot.batch.ticket = slot.batch.ticket, None
+                if ticket is not None:
+                    ticket.smooth = False
+                    ticket.close()
+
+    async def _run(
+        self,
+        receive: Callable[[], Awaitable[Batch | None]],
+        work: Callable[[Batch], Awaitable[Callable[[], Awaitable[bool]]]],
+    ) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(self._hand_on, group.cancel_scope)
             while True:
@@ -73,7 +91,7 @@ class Window:
                 batch = await receive()
                 if batch is None:
                     break
-                slot = _Slot()
+                slot = _Slot(batch)
                 self._slots.append(slot)
                 self._arrived.set()
                 group.start_soon(self._work, batch, slot, work)

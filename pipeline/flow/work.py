@@ -12,7 +12,7 @@ from pipeline.batch import Batch, Many
 from pipeline.control.policy import Kind
 from pipeline.control.retry import Retries
 from pipeline.errors import StageError
-from pipeline.flow.attempts import Spent
+from pipeline.flow.attempts import Abandoned, Spent, as_error
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.ownership import copy_record, copy_records
 from pipeline.flow.results import absorb, group
@@ -42,6 +42,7 @@ class EachStep(Step):
         self._copies = self.keeps and work.changes
         self._warned = False
         self._slice = _FIRST_SLICE
+        self._may_thread = hasattr(spec, "executor")
 
     @property
     def remakes(self) -> bool:
@@ -74,12 +75,14 @@ class EachStep(Step):
                 if len(results) < wanted:
                     # A StopIteration out of the function looks like the end of the records.
                     raise RuntimeError("the function raised StopIteration")
-            except Exception as error:
+                now = clock.now()
+                self._fit_slice(now - before, wanted - done)
+            except BaseException as error:
+                # Nothing waits here, so even a cancellation can only be the function's own doing.
                 index = len(results)
-                results.append(await self._again(batch, index, error, rest))
+                results.append(await self._again(batch, index, as_error(error), rest))
                 calls = self._calls(batch, inputs, index + 1)
-            now = clock.now()
-            self._fit_slice(now - before, len(results) - done)
+                now = clock.now()
             if now - turn > _YIELD_AFTER:
                 await anyio.lowlevel.checkpoint()
                 now = turn = clock.now()
@@ -143,7 +146,7 @@ class EachStep(Step):
             self._slice = max(1, int(calls * _YIELD_AFTER / 2 / seconds))
         elif seconds < _YIELD_AFTER / 4:
             self._slice = min(self._slice * 2, _LONGEST_SLICE)
-        if seconds > _SLOW_CALL * calls and not self._warned:
+        if seconds > _SLOW_CALL * calls and self._may_thread and not self._warned:
             self._warned = True
             self.run_of.events.emit(
                 "warning",
@@ -167,23 +170,31 @@ class EachAsyncStep(Step):
         """Call the function for each record; results keep the order of the records."""
         results: list[Any] = [None] * len(batch.records)
         halts: list[tuple[int, Halt]] = []
+        abandoned: list[Abandoned] = []
 
         async def one(index: int) -> None:
             try:
                 results[index] = await self._call(batch, index)
             except Halt as halt:
                 halts.append((index, halt))
+            except Abandoned as error:
+                abandoned.append(error)
 
         if self._one_by_one:
             for index in range(len(results)):
                 await one(index)
-                if halts:
+                if halts or abandoned:
                     break
         else:
             async with anyio.create_task_group() as group:
                 for index in range(len(results)):
                     await self._places.acquire()
+                    if halts or abandoned:
+                        self._places.release()
+                        break
                     group.start_soon(self._in_place, one, index)
+        if abandoned:
+            raise abandoned[0]
         if halts:
             index, halt = min(halts, key=lambda pair: pair[0])
             head, results = _up_to(self.run_of, batch, results, index)
@@ -282,7 +293,10 @@ class WholeStep(Step):
         try:
             records = await self.attempts.make(attempt, batch, rest)
         except Spent as spent:
-            failures = [self.spent(batch, i, record, spent) for i, record in enumerate(batch.records)]
+            try:
+                failures = [self.spent(batch, i, record, spent) for i, record in enumerate(batch.records)]
+            except Halt as halt:
+                return Batch([]), halt
             return absorb(self.run_of, self.name, batch, failures)
         return group(self.run_of, batch, records), None
 

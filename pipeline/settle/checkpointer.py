@@ -6,9 +6,13 @@ from typing import Any, Protocol
 import anyio
 
 from pipeline.clock import Clock
+from pipeline.errors import StorageError, Unavailable
 from pipeline.settle.cut import Change, Cut, Letter, SinkPoint, SourcePoint
 
 __all__ = ("Checkpointer", "Store")
+
+_PATIENCE = 10
+"""Seconds that the last cut waits for a database to be let go."""
 
 
 class Store(Protocol):
@@ -73,7 +77,8 @@ class Checkpointer:
         clock: Clock,
         sources: Sequence[CutSource],
         sinks: Sequence[CutSink],
-        pending: Callable[[], tuple[list[Letter], list[Change], list[int]]],
+        pending: Callable[[], tuple[list[Letter], list[Change]]],
+        saved: Callable[[Cut], None],
         counters: Callable[[], dict[str, Any]],
         learned: Callable[[], dict[str, Any]],
         interval: float,
@@ -83,6 +88,7 @@ class Checkpointer:
         self._sources = sources
         self._sinks = sinks
         self._pending = pending
+        self._on_saved = saved
         self._counters = counters
         self._learned = learned
         self._interval = interval
@@ -91,6 +97,8 @@ class Checkpointer:
         self.saved = 0
         self.last_saved: float | None = None
         self.last_seconds = 0.0
+        self.postponed = ""
+        """Why the last cut could not be taken, if it could not."""
 
     def request(self) -> None:
         """Ask for a cut before the interval is over."""
@@ -106,7 +114,23 @@ class Checkpointer:
                 finally:
                     cancel_timer()
             self._requested = anyio.Event()
-            await self.cut()
+            try:
+                await self.cut()
+            except Unavailable as error:
+                # Somebody else holds a database just now; what is pending stays so, and the next cut has it.
+                self.postponed = str(error)
+
+    async def last_cut(self, complete: bool) -> Cut:
+        """Take the cut that ends a run, waiting a while for a database that somebody else holds.
+
+        ``complete``: no write will follow in this or, until it is asked for, in a further run.
+        """
+        for _ in range(_PATIENCE):
+            try:
+                return await self.cut(complete)
+            except Unavailable:
+                await self._clock.sleep(1.0)
+        return await self.cut(complete)
 
     async def cut(self, final: bool = False) -> Cut:
         """Take one cut and return it when it is saved.
@@ -117,26 +141,42 @@ class Checkpointer:
             started = self._clock.now()
             # Once begun a cut is finished: cut short, what was frozen would be neither pending nor saved.
             with anyio.CancelScope(shield=True):
-                cut, points = await self._freeze(final)
-                await self._sync()
-                await self._store.save(cut)
-                frontiers = {name: point.number for name, point in points.items()}
-                for sink in self._sinks:
-                    await sink.committed(frontiers)
-                for source in self._sources:
-                    await source.forget(points[source.name])
-                self.saved += 1
-                self.last_saved = self._clock.now()
-                self.last_seconds = self.last_saved - started
+                return await self._take(final, started)
+        raise AssertionError("a shielded scope is never left early")  # for type checkers
+
+    async def _take(self, final: bool, started: float) -> Cut:
+        cut, points = await self._freeze(final)
+        await self._sync()
+        await self._store.save(cut)
+        self._on_saved(cut)
+        self.postponed = ""
+        frontiers = {name: point.number for name, point in points.items()}
+        for sink in self._sinks:
+            await sink.committed(frontiers)
+        for source in self._sources:
+            await source.forget(points[source.name])
+        self.saved += 1
+        self.last_saved = self._clock.now()
+        self.last_seconds = self.last_saved - started
         return cut
 
     async def _sync(self) -> None:
         if len(self._sinks) == 1:
             await self._sinks[0].sync()
             return
+        errors: list[Exception] = []
+
+        async def sync(sink: CutSink) -> None:
+            try:
+                await sink.sync()
+            except Exception as error:
+                errors.append(error)
+
         async with anyio.create_task_group() as group:
             for sink in self._sinks:
-                group.start_soon(sink.sync)
+                group.start_soon(sync, sink)
+        if errors:
+            raise next((error for error in errors if isinstance(error, StorageError)), errors[0])
 
     async def _freeze(self, final: bool) -> tuple[Cut, Mapping[str, SourcePoint]]:
         still: list[CutSink] = []
@@ -152,13 +192,12 @@ class Checkpointer:
     def _frozen(self) -> tuple[Cut, Mapping[str, SourcePoint]]:
         """Return one moment of everything, without giving up the turn."""
         points = {source.name: source.point() for source in self._sources}
-        letters, changes, replayed = self._pending()
+        letters, changes = self._pending()
         cut = Cut(
             sources=points,
             sinks={sink.name: point for sink in self._sinks if (point := sink.point()) is not None},
             letters=letters,
             changes=changes,
-            replayed=replayed,
             counters=self._counters(),
             learned=self._learned(),
             taken_at=self._clock.wall(),

@@ -19,7 +19,7 @@ class KeyedChanges:
     after a restart is judged just as the first time: by changes of smaller numbers only.
     """
 
-    def __init__(self, stage: str, ledger: Ledger, pending: list[Change], saved: Iterable[Change] = ()) -> None:
+    def __init__(self, stage: str, ledger: Ledger, pending: list[Change] | None, saved: Iterable[Change] = ()) -> None:
         self._stage = stage
         self._ledger = ledger
         self._pending = pending
@@ -50,7 +50,8 @@ class KeyedChanges:
         if len(values) > 1:
             values.sort(key=_number)
             self._prune(values)
-        self._pending.append(change)
+        if self._pending is not None:
+            self._pending.append(change)
         if value is None:
             self._removed.append((token, change))
         self._forget_removed()

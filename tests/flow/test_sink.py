@@ -14,7 +14,7 @@ from pipeline.flow.run import Run
 from pipeline.flow.sink import SinkActor
 from pipeline.settle.cut import SinkPoint
 from pipeline.spans import Held
-from pipeline.stage import PositionWriter, Restart, Retry, TransactionWriter, Writer
+from pipeline.stage import PositionWriter, Restart, Retry, SinkContext, TransactionWriter, Writer
 from pipeline.testing import ManualClock, settle
 from pipeline.testing.opening import context_for
 from tests.flow.driving import Writes, channel_of, read, run_of, within
@@ -99,7 +99,11 @@ class Bench:
         self.clock = ManualClock()
         self.spec = Writes(writer, name="sink", **keys)
         self.run: Run = run_of(self.spec, clock=self.clock, on_failure=on_failure)
-        self.actor = SinkActor(self.run, "sink", self.spec, context_for(self.spec), point)
+        context = context_for(self.spec)
+        assert isinstance(context, SinkContext)
+        context.delivery = "exactly_once"
+        self.run.has_state = True
+        self.actor = SinkActor(self.run, "sink", self.spec, context, point)
         self.actor.inbox = channel_of(self.run)
 
     async def give(self, *batches: list[Any] | Batch) -> None:
