@@ -1,9 +1,16 @@
 """The pipelines that are killed: every way in which records travel, batch and settle."""
 
+import csv
+import gzip
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
 from typing import Any
 
+import anyio
+
+from pipeline.settle.view import open_view
 from tests.faults.audit import Ident
 from tests.faults.records import ident, jsonl_records, made, rows, table, write_csv, write_gzips, write_jsonl
 from tests.faults.scenario import Output, Scenario
@@ -71,6 +78,47 @@ def _branched(record: Mapping[str, Any]) -> Ident:
     """Return the number of a record that took the branch that it had to; None otherwise."""
     number = ident(record)
     return number if isinstance(number, int) and record["way"] == _WAYS.get(number % 3) else None
+
+
+def _sources(folder: Path, count: int) -> None:
+    for rest, name in enumerate(("even", "odd")):
+        write_jsonl(folder / f"{name}.jsonl", map(made, range(rest, count, 2)))
+
+
+def _database(folder: Path, count: int) -> None:
+    with closing(connect(folder / "in.db")) as connection:
+        connection.execute("CREATE TABLE records (seq INTEGER PRIMARY KEY, key TEXT, crc INTEGER, pad TEXT)")
+        connection.executemany("INSERT INTO records VALUES (:seq, :key, :crc, :pad)", map(made, range(count)))
+        connection.commit()
+
+
+def _side(number: Ident) -> Hashable:
+    return number % 2 if isinstance(number, int) else None
+
+
+def _by_key(folder: Path) -> Iterator[Mapping[str, Any]]:
+    return jsonl_records(*sorted((folder / "out").iterdir()))
+
+
+def _good(count: int) -> Sequence[Ident]:
+    return [number for number in range(count) if number % 11 != 5]
+
+
+def _bad(count: int) -> Sequence[Ident]:
+    return range(5, count, 11)
+
+
+def _letters(folder: Path) -> list[Mapping[str, Any]]:
+    async def read() -> list[Mapping[str, Any]]:
+        async with open_view(folder / "state.db") as view:
+            return [letter.record for letter in await view.letters(limit=100_000)]
+
+    return anyio.run(read)
+
+
+def _compressed(folder: Path) -> Iterator[Mapping[str, Any]]:
+    with gzip.open(folder / "out.csv.gz", "rt", newline="") as text:
+        yield from csv.DictReader(text)
 
 
 _WAYS = {0: "left", 1: "right", 2: "right"}
@@ -328,6 +376,121 @@ stages:
     with: {function: "steps:slow", batch: true}
   - sink: jsonl
     with: {path: out.jsonl}
+""",
+    ),
+    Scenario(
+        "merged",
+        _sources,
+        {"out": Output(_out, lane=_side)},
+        _HEAD
+        + """\
+stages:
+  - source: jsonl
+    name: even
+    with: {path: even.jsonl}
+  - source: jsonl
+    name: odd
+    with: {path: odd.jsonl}
+  - batcher: fixed
+    from: [even, odd]
+    with: {size: 100}
+  - processor: call
+    with: {function: "steps:slow", batch: true}
+  - sink: jsonl
+    with: {path: out.jsonl}
+""",
+    ),
+    Scenario(
+        "adaptive",
+        _jsonl,
+        {"out": Output(_out, image=_bytes)},
+        _HEAD
+        + """\
+stages:
+  - source: jsonl
+    with: {path: in.jsonl}
+  - batcher: adaptive
+    with: {target_latency: 40ms}
+  - processor: call
+    with: {function: "steps:slow", batch: true}
+  - sink: jsonl
+    with: {path: out.jsonl}
+""",
+    ),
+    Scenario(
+        "letters",
+        _jsonl,
+        {"out": Output(_out, _good, image=_bytes), "letters": Output(_letters, _bad, lane=None)},
+        _HEAD
+        + """\
+stages:
+  - source: jsonl
+    with: {path: in.jsonl}
+  - batcher: fixed
+    with: {size: 100}
+  - processor: call
+    with: {function: "steps:slow", batch: true}
+  - processor: call
+    name: check
+    with: {function: "steps:checked"}
+    on_failure: dead_letter
+  - sink: jsonl
+    with: {path: out.jsonl}
+""",
+    ),
+    Scenario(
+        "files_by_key",
+        _jsonl,
+        {"out": Output(_by_key, lane=_key)},
+        _HEAD
+        + """\
+stages:
+  - source: jsonl
+    with: {path: in.jsonl}
+  - batcher: fixed
+    with: {size: 100}
+  - processor: call
+    with: {function: "steps:slow", batch: true}
+  - sink: jsonl
+    with: {path: "out/{key}.jsonl"}
+""",
+    ),
+    Scenario(
+        "from_sqlite",
+        _database,
+        {"out": Output(_compressed)},
+        _HEAD
+        + """\
+stages:
+  - source: sqlite
+    with: {path: in.db, table: records, cursor: seq}
+  - batcher: fixed
+    with: {size: 100}
+  - processor: call
+    with: {function: "steps:slow", batch: true}
+  - sink: csv
+    with: {path: out.csv.gz}
+""",
+    ),
+    Scenario(
+        "explode_unordered",
+        _jsonl,
+        {"out": Output(_rows, _exploded, lane=None)},
+        _HEAD
+        + """\
+stages:
+  - source: jsonl
+    with: {path: in.jsonl}
+  - processor: explode
+    with: {function: "steps:parts"}
+  - batcher: fixed
+    with: {size: 250}
+  - processor: call
+    with: {function: "steps:waits", batch: true}
+    concurrency: 4
+    ordered: false
+  - sink: sqlite
+    with: {path: out.db, table: records}
 """,
     ),
 )

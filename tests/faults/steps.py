@@ -30,3 +30,10 @@ def slower(records: Records) -> Records:
     """Hold up one of two sinks."""
     time.sleep(0.003)
     return records
+
+
+def checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Refuse one record of eleven."""
+    if record["seq"] % 11 == 5:
+        raise ValueError("one of eleven")
+    return record

@@ -21,6 +21,8 @@ from tests.faults.syscalls import Injection, inject_error, kill_at_call
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
+ONLY_LONG = {"adaptive", "explode_sqlite", "files_by_key", "from_sqlite", "merged", "unordered"}
+"""Left to the command: the whole tier is to take less than 150 seconds."""
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
@@ -35,7 +37,7 @@ def held(row: Row) -> None:
     assert row.passed, f"seed {SEED}\n" + "\n".join(row.failures)
 
 
-@pytest.mark.parametrize("name", list(BY_NAME))
+@pytest.mark.parametrize("name", sorted(BY_NAME.keys() - ONLY_LONG))
 def test_a_run_that_is_killed_at_any_moment_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> None:
     row = Row(name)
     kill_at_random(bench_of(name, tmp_path), row, 1, SEED)
