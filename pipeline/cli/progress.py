@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cli.say import number, span
-from pipeline.watch.report import Account, SourceStatus, Status
+from pipeline.watch.report import Account, SourceStatus, StageStatus, Status
 
-__all__ = ("Meter", "Progress", "progress_line")
+__all__ = ("Meter", "Progress", "batch_text", "progress_line")
 
 _WINDOW = 10.0
 """Seconds over which a rate is taken: long enough to be steady, short enough to follow a change."""
@@ -92,6 +92,11 @@ def progress_line(status: Status, progress: Progress) -> str:
     return " · ".join(_parts(status, progress))
 
 
+def batch_text(stage: StageStatus) -> str:
+    """Return the last batch of a batcher and what it may hold at most, where that is known yet."""
+    return f"batch {number(stage.last_batch)}" + (f" of {number(stage.limit)}" if stage.limit else "")
+
+
 def _total(account: Account, sources: list[SourceStatus]) -> int | None:
     left = [
         source.total - source.done
@@ -110,7 +115,7 @@ def _parts(status: Status, progress: Progress) -> Iterator[str]:
         yield f"ETA {span(progress.eta)}"
     for stage in status.stages:
         if stage.role == "batcher" and stage.last_batch:
-            yield f"batch {number(stage.last_batch)}" + (f" of {number(stage.limit)}" if stage.limit else "")
+            yield batch_text(stage)
     fullest = max(status.channels, key=lambda channel: channel.fill, default=None)
     if fullest is not None and fullest.fill >= 0.5:
         yield f"channel into {fullest.stage} {fullest.fill:.0%} full"

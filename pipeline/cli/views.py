@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline import __version__
-from pipeline.cli.progress import Progress, progress_line
+from pipeline.cli.progress import Progress, batch_text, progress_line
 from pipeline.cli.say import err, number, span
 from pipeline.errors import PipelineError
 from pipeline.watch.log import JsonFormatter, TextFormatter, escape, log_events
@@ -15,6 +15,7 @@ from pipeline.watch.report import Status
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.text import Text
 
 __all__ = ("Lines", "Logged", "Screen", "View")
 
@@ -23,6 +24,7 @@ Mask = Callable[[str], str]
 _SHOWN = 5
 """Retries, dead letters and the like told one by one; of further ones only the number, at the end."""
 _LINE_EVERY = 5.0
+_BAR = 24
 
 
 class View(Protocol):
@@ -144,14 +146,14 @@ class Logged:
 
     every = _LINE_EVERY
 
-    def __init__(self, mask: Mask, kind: str) -> None:
+    def __init__(self, mask: Mask, kind: str, level: str = "info") -> None:
         self._handler = logging.StreamHandler(sys.stderr)
         self._handler.setFormatter(JsonFormatter(mask) if kind == "json" else TextFormatter(mask))
         self._root = logging.getLogger()
         self._root.addHandler(self._handler)
         self._logger = logging.getLogger("pipeline")
         self._before = self._logger.level
-        self._logger.setLevel(logging.DEBUG if kind == "json" else logging.INFO)
+        self._logger.setLevel(level.upper())
         self._tell = log_events(self._logger)
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
@@ -188,29 +190,37 @@ class Logged:
 
 def _picture(status: Status, progress: Progress) -> "RenderableType":
     from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
     from rich.text import Text
 
-    top = Table.grid(padding=(0, 2))
-    cells: list[RenderableType] = [Text(status.pipeline, style="bold"), Text(status.state)]
+    cells = [Text(status.pipeline, style="bold"), Text(status.state)]
     if progress.share is not None:
-        cells += [ProgressBar(100, progress.share * 100, width=24), Text(f"{progress.share:4.0%}")]
+        cells += [_bar(progress.share), Text(f"{progress.share:4.0%}")]
     cells += [Text(f"{number(progress.read)} read"), Text(f"{number(progress.rate)}/s", style="cyan")]
     cells += [Text(span(status.seconds))]
     if progress.eta is not None:
         cells.append(Text(f"ETA {span(progress.eta)}"))
-    top.add_row(*cells)
-    below = Table.grid(padding=(0, 2))
-    below.add_row(*(Text(part) for part in _details(status, progress)))
-    return Group(top, below)
+    return Group(_row(cells), _row([Text(part) for part in _details(status, progress)]))
+
+
+def _row(cells: list["Text"]) -> "Text":
+    """Return cells in one line: what is too long for the terminal is cut off, because what wraps can't be read."""
+    from rich.text import Text
+
+    row = Text("  ").join(cells)
+    row.no_wrap, row.overflow = True, "crop"
+    return row
+
+
+def _bar(share: float) -> "Text":
+    from rich.text import Text
+
+    full = round(share * _BAR)
+    return Text.assemble(("━" * full, "green"), ("─" * (_BAR - full), "dim"))
 
 
 def _details(status: Status, progress: Progress) -> list[str]:
     found = [
-        f"{stage.name}: batch {number(stage.last_batch)} of {number(stage.limit)}"
-        for stage in status.stages
-        if stage.role == "batcher" and stage.last_batch
+        f"{stage.name}: {batch_text(stage)}" for stage in status.stages if stage.role == "batcher" and stage.last_batch
     ]
     found += [f"{channel.stage} {_gauge(channel.fill)}" for channel in status.channels[:6]]
     if progress.failed:

@@ -2,11 +2,12 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
-from pipeline.cli.progress import Meter
+from pipeline.cli.progress import Meter, batch_text
 from pipeline.cli.views import Lines, Screen
 from pipeline.errors import PipelineError
-from pipeline.watch.report import Account
+from pipeline.watch.report import Account, StageStatus
 from tests.cli.test_progress import of_bytes, status
 
 
@@ -31,6 +32,36 @@ def test_the_picture_shows_share_rate_and_channels_and_goes_away_at_the_end(
     screen.finish(["the end"], {})
     assert capsys.readouterr().err == "the end\n"
     assert written.getvalue().endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_the_picture_has_two_lines_however_narrow_the_terminal_is(width: int) -> None:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=width, no_color=True)
+    screen = Screen(plain, console)
+    seen = status(3.0, Account(read=500, written=480, dead_lettered=3), of_bytes(420), fill=1.0, dead_letters=3)
+    seen.channels *= 6
+    screen.progress(seen, Meter().look(seen))
+    lines = Text.from_ansi(written.getvalue().replace("\x1b[?25l", "")).plain.splitlines()
+    screen.close()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("p  running  ")
+    assert lines[1].startswith("out █  out █")
+
+
+def test_a_batcher_whose_bound_is_not_known_yet_is_told_without_it() -> None:
+    stage = StageStatus("b", "batcher", "adaptive", "", 0, 0, 0, 0, 0, {}, 500, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    seen = status(3.0, Account(read=500))
+    seen.stages.append(stage)
+    written = io.StringIO()
+    screen = Screen(plain, Console(file=written, force_terminal=True, width=100, no_color=True))
+    screen.progress(seen, Meter().look(seen))
+    screen.close()
+    assert "b: batch 500  out" in written.getvalue()
+    assert batch_text(stage) == "batch 500"
+    stage.limit = 2000
+    assert batch_text(stage) == "batch 500 of 2,000"
 
 
 def test_of_many_events_of_one_kind_the_first_are_told(capsys: pytest.CaptureFixture[str]) -> None:
