@@ -13,12 +13,17 @@ from pipeline.watch.report import Report
 __all__ = ("ending_fields", "ending_lines")
 
 
-def ending_lines(report: Report, topology: Topology, config: ConfigFile, code: int) -> Iterator[str]:
-    """Yield the lines that end a run, for people; ``code`` is what the command exits with."""
+def ending_lines(
+    report: Report, topology: Topology, config: ConfigFile, code: int, *, saved: bool, limit: int | None = None
+) -> Iterator[str]:
+    """Yield the lines that end a run, for people.
+
+    ``code`` is what the command exits with, ``saved`` whether there is a checkpoint to go on from.
+    """
     rate = f", {number(report.throughput)} records/s" if report.account.settled else ""
     yield f"{report.pipeline}: {_OUTCOMES.get(report.outcome, report.outcome)} after {span(report.seconds)}{rate}"
-    if not report.account.read and report.outcome == "done":
-        yield "nothing new to read" if report.resumed else "there was nothing to read"
+    if report.outcome == "done":
+        yield from _amount(report, topology, config, limit)
     yield from (f"failed: {each['position']}: stage '{each['stage']}': {each['error']}" for each in report.errors[:10])
     if len(report.errors) > 10:
         yield f"… and {number(report.account.collected - 10)} more failed (on_failure: collect)"
@@ -33,7 +38,7 @@ def ending_lines(report: Report, topology: Topology, config: ConfigFile, code: i
         yield f"dead letters: {count} in {topology.checkpoint_path}; {config.command('dlq', 'list')} shows them"
     if report.error:
         yield f"error: {report.error}"
-    yield from _next(report, topology, config, code)
+    yield from _next(report, topology, config, code, saved)
 
 
 def ending_fields(report: Report, code: int) -> dict[str, Any]:
@@ -63,6 +68,14 @@ _OUTCOMES = {
 }
 
 
+def _amount(report: Report, topology: Topology, config: ConfigFile, limit: int | None) -> Iterator[str]:
+    """Yield why nothing, or not all, was read."""
+    if limit is not None and report.account.read >= limit * len(topology.sources):
+        yield f"--limit {limit} is reached; what may be left is read with: {config.command('run')}"
+    elif not report.account.read:
+        yield "nothing new to read" if report.resumed else "there was nothing to read"
+
+
 def _promises(report: Report, topology: Topology) -> Iterator[str]:
     """Yield what was lost where nothing can be read again, in the words of the guarantee."""
     lost = report.account.unsettled and any(
@@ -73,14 +86,14 @@ def _promises(report: Report, topology: Topology) -> Iterator[str]:
             yield f"sink '{name}': {guarantee.text} ({'; '.join(guarantee.why)})"
 
 
-def _next(report: Report, topology: Topology, config: ConfigFile, code: int) -> Iterator[str]:
+def _next(report: Report, topology: Topology, config: ConfigFile, code: int, saved: bool) -> Iterator[str]:
     if code == Exit.DONE or report.outcome in ("done", "drained"):
         return
     if topology.checkpoint_path is None:
         yield f"nothing was saved (checkpoint: none); from the start again: {config.command('run')}"
     elif report.exit_code in (Exit.STATE, Exit.LOCKED):
         return
-    elif report.outcome == "interrupted":
-        yield f"goes on from its last checkpoint with: {config.command('run')}"
     else:
-        yield f"when that is mended, it goes on from its last checkpoint with: {config.command('run')}"
+        how = "goes on from its last checkpoint" if saved else "begins again, because no checkpoint was saved yet,"
+        mended = "" if report.outcome == "interrupted" else "when that is mended, it "
+        yield f"{mended}{how} with: {config.command('run')}"

@@ -11,12 +11,19 @@ __all__ = ("command",)
 @click.command("run")
 @click.argument("config")
 @click.option("--dry-run", is_flag=True, help="Open every source and sink, read and write nothing.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N records of each source.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N new records of each source in this run."
+)
 @config_options
 @click.option("--fresh", is_flag=True, help="Begin anew: a new lineage. Dead letters and history are kept.")
 @click.option("--repeat", is_flag=True, help="Accept that what is in a sink already is written again.")
 @click.option("--accept-changes", is_flag=True, help="Go on although sources or sinks are not those of the last run.")
 @click.option("--log", type=click.Choice(["json", "text"]), help="Log events, one a line, in place of the progress.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    help="Log events of this level and above; info if left out. At debug there is one for each batch.",
+)
 @click.option("--report", metavar="FILE.html", help="Write a page about the run: what it did, plots, what to change.")
 @click.option("--fail-on-dlq", is_flag=True, help="Exit with 3 when this run had dead letters.")
 @click.pass_obj
@@ -31,6 +38,7 @@ def command(
     repeat: bool,
     accept_changes: bool,
     log: str | None,
+    log_level: str | None,
     report: str | None,
     fail_on_dlq: bool,
 ) -> int:
@@ -52,6 +60,8 @@ def command(
 
     if report is not None and dry_run:
         raise click.UsageError("--report: there is nothing to report of a dry run; leave out one of them")
+    if log_level is not None and log is None:
+        raise click.UsageError("--log-level: the progress has no levels; add --log json or --log text")
     request = Request(
         ConfigFile(config, settings, allow_code),
         dry_run,
@@ -60,6 +70,7 @@ def command(
         repeat,
         accept_changes,
         log,
+        log_level or "info",
         fail_on_dlq,
         report,
     )

@@ -49,6 +49,7 @@ class Request:
     repeat: bool = False
     accept_changes: bool = False
     log: str | None = None
+    log_level: str = "info"
     fail_on_dlq: bool = False
     report: str | None = None
 
@@ -185,7 +186,9 @@ class _Running:
         closed = any(sink.kind == "stdout" for sink in self._topology.sinks) and _output_closed()
         code = exit_code(report, self._signals, fail_on_dlq=self._request.fail_on_dlq, output_closed=closed)
         if code != Exit.CLOSED_OUTPUT:
-            lines = list(ending_lines(report, self._topology, self._request.config, code))
+            saved = report.resumed or self._supervisor.status().checkpoints > 0
+            limit = self._request.limit
+            lines = list(ending_lines(report, self._topology, self._request.config, code, saved=saved, limit=limit))
             self._view.finish(lines, ending_fields(report, code))
         return self._write_report(report, code)
 
@@ -213,7 +216,7 @@ def _force(seconds: float, code: int) -> None:
 def _view(request: Request, loaded: Loaded) -> View:
     mask = loaded.secrets.mask
     if request.log is not None:
-        return Logged(mask, request.log)
+        return Logged(mask, request.log, request.log_level)
     shared = sys.stdout.isatty() and any(sink.kind == "stdout" for sink in loaded.topology.sinks)
     if not sys.stderr.isatty() or shared:
         return Lines(mask)

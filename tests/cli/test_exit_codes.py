@@ -134,6 +134,7 @@ def test_130_at_once_at_the_second_signal(tmp_path: Path) -> None:
         code, said = ending(process)
     assert code == 130
     assert "stopping at once" in said
+    assert "begins again, because no checkpoint was saved yet, with: pipeline run stuck.yaml" in said
 
 
 def test_0_when_an_endless_source_is_drained(tmp_path: Path) -> None:

@@ -52,6 +52,19 @@ def test_a_limit_reads_so_many_and_the_next_run_the_others(copying: Command) -> 
     assert copying.read("out.jsonl").count("\n") == 25
 
 
+def test_a_limit_is_of_each_run_and_says_when_more_may_be_left(copying: Command) -> None:
+    for written in (10, 20):
+        said = copying("run", "copy.yaml", "--limit", "10").err
+        assert "read 10 = written 10" in said
+        assert "--limit 10 is reached; what may be left is read with: pipeline run copy.yaml\n" in said
+        assert "nothing new" not in said
+        assert copying.read("out.jsonl").count("\n") == written
+    said = copying("run", "copy.yaml", "--limit", "10").err
+    assert "read 5 = written 5" in said
+    assert "is reached" not in said
+    assert "nothing new to read" in copying("run", "copy.yaml", "--limit", "10").err
+
+
 def test_a_dry_run_opens_everything_and_writes_nothing(copying: Command) -> None:
     ran = copying("run", "copy.yaml", "--dry-run")
     assert ran.code == 0
@@ -136,6 +149,18 @@ def test_the_json_log_is_an_object_a_line_and_ends_with_the_account(copying: Com
     letter = next(each for each in found if each["event"] == "dead_letter")
     assert letter["level"] == "warning"
     assert "in.jsonl:8" in str(letter["position"])
+
+
+def test_batches_are_logged_at_debug_only(copying: Command) -> None:
+    def logged(*words: str) -> set[object]:
+        return {each["event"] for each in events(copying("run", "letters.yaml", "--fresh", "--repeat", *words).err)}
+
+    assert "batch" not in logged("--log", "json")
+    assert "batch" in logged("--log", "json", "--log-level", "debug")
+    assert logged("--log", "json", "--log-level", "warning") == {"dead_letter"}
+    ran = copying("run", "letters.yaml", "--log-level", "debug")
+    assert ran.code == 2
+    assert "add --log json or --log text" in ran.err
 
 
 def test_what_fails_before_the_start_is_a_json_line_too(copying: Command) -> None:

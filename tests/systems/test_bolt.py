@@ -148,8 +148,8 @@ stages:
 def test_b2_the_environment_sets_the_size_of_a_batch(folder: Path) -> None:
     """The size of a batch is a key that the environment overrides."""
     config = BATCHED.replace("steps:pay", "steps:take")
-    configured = run(folder, config)
-    overridden = run(folder, config, environ={"PIPELINE__STAGES__FIXED__WITH__SIZE": "100"})
+    configured = run(folder, config, "--log-level", "debug")
+    overridden = run(folder, config, "--log-level", "debug", environ={"PIPELINE__STAGES__FIXED__WITH__SIZE": "100"})
 
     assert {each["size"] for each in configured.events("batch")} == {10}
     assert [each["size"] for each in overridden.events("batch")] == [100, 100, 50]

@@ -168,7 +168,7 @@ def test_p14_thousands_a_minute_take_few_round_trips(tmp_path: Path) -> None:
     """The quickstart config itself: a thousand flights in seconds, and no more round trips than batches."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
 
-    ended = command(tmp_path, "run", "configs/quickstart.yaml", "--log", "json")
+    ended = command(tmp_path, "run", "configs/quickstart.yaml", "--log", "json", "--log-level", "debug")
 
     finished = ended.event("finished")
     assert (ended.code, finished["read"], finished["unsettled"]) == (0, 1000, 0)
