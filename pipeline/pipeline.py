@@ -56,6 +56,7 @@ class Pipeline:
         max_record: int | str = 2**20,
         memory: int | str = 256 * 2**20,
     ) -> None:
+        _check_name(name)
         if isinstance(checkpoint, Mapping):
             try:
                 checkpoint = CheckpointConfig(**checkpoint)
@@ -122,6 +123,7 @@ class Pipeline:
         """Return a pipeline whose next stage reads from the ends of all these; name and keys are the first one's."""
         if not pipelines:
             raise ConfigError("Pipeline.merge() needs at least one pipeline")
+        _check_pipelines(pipelines)
         merged = pipelines[0]._copy()
         for other in pipelines[1:]:
             offset = len(merged._placed)
@@ -268,6 +270,17 @@ class Pipeline:
             f"{name} is no stage; a pipeline is made of stages, an iterable as its first source, lists "
             "of branches, and aiostream operators (a function goes into processors.Call)"
         )
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise ConfigError(f"Pipeline({name!r}): the name comes first; expected text, got {type(name).__name__}")
+
+
+def _check_pipelines(found: Iterable[object]) -> None:
+    for each in found:
+        if not isinstance(each, Pipeline):
+            raise ConfigError(f"Pipeline.merge() takes pipelines; got {type(each).__name__} {each!r:.40}")
 
 
 def kind_of(spec: Stage) -> str:

@@ -8,6 +8,7 @@ recipe: it never changes and can be opened any number of times.
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from os import PathLike, fspath
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
@@ -61,6 +62,7 @@ __all__ = (
     "Whole",
     "Work",
     "Writer",
+    "file_keys",
     "key",
 )
 
@@ -72,6 +74,7 @@ def key(description: str, **extra: Any) -> Meta:
 
     ``expression=True`` says that its texts are expressions (``parameters=("n",)``: over these names, not fields),
     ``function=True`` that it is a function named ``module:name``; both are checked when a config is loaded.
+    ``file=True`` says that its text, or each of its texts, is a path: `pathlib.Path` is welcome too and becomes text.
     """
     return Meta(description=description, extra=extra or None)
 
@@ -96,7 +99,9 @@ OnFailure = Literal["stop", "dead_letter", "collect", "skip"]
 
 
 class Declared(msgspec.Struct, kw_only=True, eq=False):
-    """Keys and their values; texts with units become numbers when it is made, and mappings what they declare.
+    """Keys and their values.
+
+    When it is made, texts with units become numbers, paths become texts, and mappings what they declare.
 
     :raises ConfigError: for a text whose unit can't be read, and for a mapping that lacks a key or has a wrong one.
     """
@@ -109,6 +114,8 @@ class Declared(msgspec.Struct, kw_only=True, eq=False):
                     msgspec.structs.force_setattr(self, name, _UNITS[unit](value))
                 except ValueError as error:
                     raise ConfigError(f"{type(self).__name__}({name}={value!r}): {error}") from None
+        for name in file_keys(type(self)):
+            msgspec.structs.force_setattr(self, name, _path_text(getattr(self, name)))
         for name, declared in _mapping_keys(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, Mapping):
@@ -124,9 +131,9 @@ def unit_keys(declared: type[msgspec.Struct]) -> Mapping[str, str]:
     if found is None:
         found = {}
         for info in msgspec.structs.fields(declared):
-            unit = _unit_of(info.type)
+            unit = _said_of(info.type, "unit")
             if unit is not None:
-                found[info.name] = unit
+                found[info.name] = str(unit)
         _unit_keys[declared] = found
     return found
 
@@ -134,12 +141,30 @@ def unit_keys(declared: type[msgspec.Struct]) -> Mapping[str, str]:
 _unit_keys: dict[type[msgspec.Struct], dict[str, str]] = {}
 
 
-def _unit_of(annotation: Any) -> str | None:
+def file_keys(declared: type[msgspec.Struct]) -> Sequence[str]:
+    """Return the keys of a declaration that hold the path of a file, or a list of paths."""
+    found = _file_keys.get(declared)
+    if found is None:
+        fields = msgspec.structs.fields(declared)
+        found = _file_keys[declared] = tuple(info.name for info in fields if _said_of(info.type, "file"))
+    return found
+
+
+_file_keys: dict[type[msgspec.Struct], tuple[str, ...]] = {}
+
+
+def _path_text(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_path_text(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return fspath(value) if isinstance(value, PathLike) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _said_of(annotation: Any, word: str) -> Any:
     for meta in getattr(annotation, "__metadata__", ()):
-        if isinstance(meta, Meta) and meta.extra and "unit" in meta.extra:
-            return str(meta.extra["unit"])
+        if isinstance(meta, Meta) and meta.extra and word in meta.extra:
+            return meta.extra[word]
     inner = getattr(annotation, "__args__", ())
-    return next((unit for unit in map(_unit_of, inner) if unit is not None), None)
+    return next((said for each in inner if (said := _said_of(each, word)) is not None), None)
 
 
 def _mapping_keys(declared: type[msgspec.Struct]) -> Mapping[str, type[Declared]]:

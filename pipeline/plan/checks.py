@@ -1,7 +1,7 @@
 """What is checked of a plan as a whole, and of declarations made in Python; and how a problem is said."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.plan.code import check_expressions
@@ -9,6 +9,7 @@ from pipeline.plan.document import Path
 from pipeline.plan.guarantee import state_problem
 from pipeline.plan.keys import PipelineConfig
 from pipeline.plan.naming import check_name, repeated
+from pipeline.plan.places import check_places
 from pipeline.plan.schema import keys_of
 from pipeline.plan.values import check_python
 from pipeline.plan.wiring import Say, Wire, check_wiring
@@ -28,6 +29,8 @@ def check_declared(config: PipelineConfig, stages: Sequence["PlannedStage"], say
     for stage in stages:
         report = _Saying(stage.name, say)
         check_python(stage.spec, report)
+        if report.said:
+            continue  # what a stage says of its keys taken together supposes that each is of its type
         keys = keys_of(type(stage.spec))
         check_expressions(keys, {key.name: getattr(stage.spec, key.name) for key in keys}, report)
         if problem := check_name(stage.name):
@@ -41,6 +44,7 @@ def check_declared(config: PipelineConfig, stages: Sequence["PlannedStage"], say
 def check_plan(topology: "Topology", stages: Sequence["PlannedStage"], say: Say) -> None:
     """Say what is wrong with a plan whose stages are each right."""
     check_wiring(wires_of(stages), say)
+    check_places(stages, say)
     if len(topology.stages) == len(stages) and topology.sources and topology.sinks:
         check_promises(topology, say)
 
@@ -78,12 +82,14 @@ def stage_text(stage: str | None, path: Path, text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Saying:
-    """Reports the problems of one stage."""
+    """Reports the problems of one stage, and keeps what it said."""
 
     stage: str | None
     say: Say
+    said: list[str] = field(default_factory=list[str])
 
     def __call__(self, where: Path, text: str, *, key: bool = False, offset: int | None = None) -> None:
+        self.said.append(text)
         self.say(self.stage, where[:-1] if key else where, text)
 
 

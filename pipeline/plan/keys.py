@@ -14,7 +14,9 @@ Delivery = Literal["exactly_once", "at_least_once"]
 class CheckpointConfig(Declared, kw_only=True):
     """Where and how often the state of a run is saved."""
 
-    path: Annotated[str | None, Meta(min_length=1), key("The state file; .pipeline/NAME.db if left out.")] = None
+    path: Annotated[
+        str | None, Meta(min_length=1), key("The state file; .pipeline/NAME.db if left out.", file=True)
+    ] = None
     interval: Annotated[Duration, Meta(gt=0), key("Time between checkpoints.")] = 1.0
     max_unsettled: Annotated[
         int, Meta(ge=1), key("Records read and not settled at most; then reading stops and every batcher flushes.")

@@ -29,7 +29,10 @@ class FileSink(Sink, kw_only=True):
     path: Annotated[
         str,
         Meta(min_length=1),
-        key("File to write. Fields in braces make a file for each of their values: out/{country}/{day}.jsonl."),
+        key(
+            "File to write. Fields in braces make a file for each of their values: out/{country}/{day}.jsonl.",
+            file=True,
+        ),
     ]
     mode: Annotated[
         Mode,

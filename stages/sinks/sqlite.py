@@ -29,7 +29,7 @@ class Sqlite(Sink, kw_only=True):
     values become JSON text, dates ISO text. A value that the table can't keep as it is makes its record fail.
     """
 
-    path: Annotated[str, Meta(min_length=1), described("Database file; made if missing.")]
+    path: Annotated[str, Meta(min_length=1), described("Database file; made if missing.", file=True)]
     table: Annotated[str, Meta(min_length=1), described("Table that the rows go to.")]
     columns: Annotated[
         list[str] | None, Meta(min_length=1), described("Fields to write; all of them when left out.")

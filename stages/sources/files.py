@@ -21,7 +21,7 @@ class FileSource(Source, kw_only=True):
     the last file is read as it grows, past rotation and truncation; those before it are read to their ends.
     """
 
-    path: Annotated[str | list[str], key("A file, a list of files, or a glob; `-` is standard input.")]
+    path: Annotated[str | list[str], key("A file, a list of files, or a glob; `-` is standard input.", file=True)]
     compression: Annotated[
         Literal["auto", "none", "gzip", "zstd"], key("Compression; auto goes by the suffix, .gz or .zst.")
     ] = "auto"

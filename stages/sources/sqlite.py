@@ -26,7 +26,7 @@ class Sqlite(Source, kw_only=True):
     that comes twice, or NULL, is an error.
     """
 
-    path: Annotated[str, Meta(min_length=1), key("Database file.")]
+    path: Annotated[str, Meta(min_length=1), key("Database file.", file=True)]
     table: Annotated[str | None, Meta(min_length=1), key("Table to read.")] = None
     query: Annotated[str | None, Meta(min_length=1), key("A SELECT to read, in place of a table; needs a cursor.")] = (
         None

@@ -13,7 +13,7 @@ __all__ = ("KINDS", "registry")
 
 
 class Jsonl(Source, kw_only=True):
-    path: Annotated[str | list[str], key("File, files or glob.")]
+    path: Annotated[str | list[str], key("File, files or glob.", file=True)]
     follow: Annotated[bool, key("Go on as the file grows.")] = False
     schema: Annotated[dict[str, str] | type[Any] | None, key("Types of fields.")] = None
 
@@ -106,7 +106,7 @@ class Roll(Declared, kw_only=True):
 
 
 class JsonlSink(Sink, kw_only=True):
-    path: Annotated[str, Meta(min_length=1), key("File to write.")]
+    path: Annotated[str, Meta(min_length=1), key("File to write.", file=True)]
     mode: Annotated[Literal["create", "append", "overwrite"], key("What to do with what is there.")] = "create"
     roll: Annotated[Roll | None, key("When a part ends.")] = None
 
@@ -118,7 +118,7 @@ class JsonlSink(Sink, kw_only=True):
 
 
 class Sqlite(Sink, kw_only=True):
-    path: Annotated[str, key("The database.")]
+    path: Annotated[str, key("The database.", file=True)]
     table: Annotated[str, key("The table.")]
     columns: Annotated[list[str] | None, key("The columns.")] = None
     mode: Annotated[Literal["insert", "upsert"], key("What to do with what is there.")] = "insert"
