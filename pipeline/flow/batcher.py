@@ -82,8 +82,7 @@ class BatcherActor:
         # Batches that take no more and wait for a permit; while there is one, nothing more is taken from the inbox.
         self._full: list[_Open] = []
         self._hand: Batch | None = None
-        self._in_flight = 0
-        self._under_way: dict[Ticket, _Open] = {}
+        self._in_flight: dict[Ticket, _Open] = {}
         self._through = 0
         self._pressed = False
         self._flushing = False
@@ -276,7 +275,7 @@ class BatcherActor:
         """
         ready = [(batch, batch.full) for batch in self._full]
         ready += [(batch, reason) for batch in self._open.values() if (reason := self._reason(batch))]
-        if self._in_flight >= self.permits():
+        if len(self._in_flight) >= self.permits():
             for batch, _ in ready:
                 batch.queued = True
             return None
@@ -344,18 +343,16 @@ class BatcherActor:
         now = self._run.clock.now()
         size = len(batch.records)
         permits = self.permits()
-        # How long another batch was tried again is no part of what a size costs: then the wait counts as if for records.
+        # How long another batch was tried again is not what a size costs: such a wait counts as if it were for records.
         queued = gathered.queued and not gathered.held
         gathered.held = False
-        self._in_flight += 1
 
         def done(ticket: Ticket) -> None:
-            self._in_flight -= 1
-            del self._under_way[ticket]
+            del self._in_flight[ticket]
             self._through += size
             self._inbox.poke()
             if not ticket.smooth:
-                for other in (*self._full, *self._open.values(), *self._under_way.values()):
+                for other in (*self._full, *self._open.values(), *self._in_flight.values()):
                     other.held = True
             elif not gathered.held:
                 service = self._run.clock.now() - now
@@ -363,7 +360,7 @@ class BatcherActor:
                 self._observe(Observation(size, service, now - gathered.oldest, full, permits, queued))
 
         batch.ticket = Ticket(done)
-        self._under_way[batch.ticket] = gathered
+        self._in_flight[batch.ticket] = gathered
         self._metrics.records_out += size
         self._metrics.took(now - gathered.oldest)
         self._metrics.triggers[reason] = self._metrics.triggers.get(reason, 0) + 1
@@ -435,7 +432,7 @@ class BatcherActor:
     async def _wait(self) -> None:
         started = self._run.clock.now()
         deadline = min(map(self._deadline, self._open.values()), default=None)
-        if deadline is not None and self._in_flight < self.permits() and deadline != float("inf"):
+        if deadline is not None and len(self._in_flight) < self.permits() and deadline != float("inf"):
             self._timer = self._run.clock.call_at(deadline, self._inbox.poke)
         try:
             # A closed inbox has no news, and a full batch wants none: then only a permit or the time matters.

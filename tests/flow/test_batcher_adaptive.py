@@ -174,6 +174,25 @@ async def test_batches_that_were_retried_or_halved_teach_the_law_nothing() -> No
     assert max(bench.limits()) == 10
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+async def test_batches_that_were_held_up_behind_a_retry_do_not_shrink_the_limit(stages: int) -> None:
+    bench = Bench()
+    calls = iter(range(1_000_000))
+
+    async def often_retried(records: list[Any]) -> list[Any]:
+        await bench.clock.sleep(affine(len(records)))
+        if next(calls) % 9 == 8:
+            raise ConnectionError("gone for a moment")
+        return records
+
+    retried = processors.Call(often_retried, batch=True, retry=Retry(attempts=9, backoff="1s..1s"))
+    behind = bench.sink(affine) if stages == 2 else discarding()
+    await bench.run(endless(), batchers.Adaptive(target_latency=TARGET), retried, behind, seconds=60)
+    undisturbed = {1: 375, 2: 216}[stages]
+    # Of the batches behind a retry, each waits half a second or so: five times the target, whatever its size.
+    assert bench.limits()[-1] == pytest.approx(undisturbed, rel=0.02)
+
+
 async def test_a_record_that_is_bad_by_itself_does_not_keep_its_batch_from_being_observed() -> None:
     bench = Bench()
 
@@ -196,11 +215,11 @@ async def test_times_of_retried_batches_do_not_count_for_permits() -> None:
 
     async def often_retried(records: list[Any]) -> list[Any]:
         await bench.clock.sleep(0.05)
-        if next(calls) % 4 == 3:
+        if next(calls) % 12 == 11:
             raise ConnectionError("gone for a moment")
         return records
 
-    retried = processors.Call(often_retried, batch=True, retry=Retry(attempts=3, backoff="5s..5s"))
+    retried = processors.Call(often_retried, batch=True, retry=Retry(attempts=3, backoff="60s..60s"))
     await bench.run(endless(count=3000), batchers.Fixed(size=10), retried, bench.sink(lambda n: 0.05))
     between = sorted(later["at"] - batch["at"] for batch, later in pairwise(bench.batches))
     # Two stages of equal time: two batches in flight. Counting the waits, the processor would be all that is slow.
