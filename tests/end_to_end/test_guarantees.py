@@ -356,19 +356,19 @@ async def test_children_that_are_batched_three_times_over_all_settle(tmp_path: P
 
 async def test_a_stream_that_gathers_more_than_may_be_unsettled_does_not_hang(tmp_path: Path) -> None:
     operators = pytest.importorskip("aiostream").pipe
-    numbered(tmp_path / "in.jsonl", 2_000)
+    numbered(tmp_path / "in.jsonl", 20_000)
 
     def size(records: list[Any]) -> dict[str, int]:
         return {"n": len(records)}
 
     pipeline = (
-        reading(tmp_path, checkpoint={"max_unsettled": 100})
-        | operators.chunks(500)
+        reading(tmp_path, checkpoint={"max_unsettled": 1_000})
+        | operators.chunks(5_000)
         | processors.Call(size)
         | to(tmp_path)
     )
-    assert counts(await ended(pipeline)) == {"read": 2_000, "written": 2_000}
-    assert sum(numbers_in(tmp_path / "out.jsonl")) == 2_000
+    assert counts(await ended(pipeline)) == {"read": 20_000, "written": 20_000}
+    assert sum(numbers_in(tmp_path / "out.jsonl")) == 20_000
 
 
 # --- stops ------------------------------------------------------------------------------------------------------------
