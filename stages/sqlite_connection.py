@@ -102,16 +102,14 @@ class SqliteConnection:
             return done.result()
 
     def _connect(self, path: str, mode: str) -> None:
-        # As a URI even where no mode is needed: the text ":memory:" or "" as a path would be no file at all.
-        uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            # Nothing is read by connecting: only this finds out whether the file is a database.
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+            self._connection = _connected(path, mode)
+        except sqlite3.OperationalError as error:
+            if mode != "ro" or error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            # A writer was killed within a transaction: whoever opens the file next takes back what it left half done.
+            _connected(path, "rw").close()
+            self._connection = _connected(path, mode)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T], abandoned: threading.Event) -> T:
         connection = self._opened
@@ -154,6 +152,19 @@ def translated(error: sqlite3.Error, who: str, *, opening: bool = False) -> Exce
     if code in _CLOSED_TO_US:
         return ConfigError(f"{text}; see that the folder exists and its permissions") if opening else StorageError(text)
     return StorageError(text) if code in _STORAGE else StageError(text)
+
+
+def _connected(path: str, mode: str) -> sqlite3.Connection:
+    # As a URI even where no mode is needed: the text ":memory:" or "" as a path would be no file at all.
+    uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        # Nothing is read by connecting: only this finds out whether the file is a database.
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _begin(connection: sqlite3.Connection, abandoned: threading.Event) -> None:

@@ -1,12 +1,13 @@
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -626,6 +627,24 @@ async def test_a_table_that_is_gone_with_its_records_is_refused(path: Path) -> N
     with pytest.raises(StateError, match="table 't', which holds earlier records, is gone"):
         async with opened(path, context(run=2)):
             pass
+
+
+async def test_a_look_at_a_database_whose_writer_was_killed_finds_what_was_committed(
+    path: Path, tmp_path: Path
+) -> None:
+    prepare(path, "CREATE TABLE t (v TEXT)", "INSERT INTO t VALUES ('committed')")
+    killed = tmp_path / "killed.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO t VALUES (?)", [("half done" * 100,)] * 1000)
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{path}{suffix}", f"{killed}{suffix}")
+        connection.execute("ROLLBACK")
+    assert killed.with_name("killed.db-journal").stat().st_size > 0
+    async with opened(killed, context(dry=True)):
+        pass
+    assert rows(killed, "SELECT v FROM t") == [("committed",)]
 
 
 async def test_a_dry_run_changes_nothing(path: Path) -> None:
