@@ -15,6 +15,8 @@ __all__ = ("CALLS", "ERRORS", "Injection", "inject_error", "inject_errors", "kil
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "link")
 """What a run does to storage. strace counts each by thread, and each is counted until a run ends unharmed."""
 
+_OUTPUTS = ("out.jsonl", "out.db", "out.db-journal", "out.db-wal")
+
 _MOST = 4_000
 """Calls of one kind in one thread that a run may need; more means that the count never ends."""
 
@@ -45,15 +47,19 @@ ERRORS: tuple[Injection, ...] = (
 
 
 def kill_at_calls(bench: Bench, row: Row, step: int = 1) -> None:
-    """Kill a run as its n-th call of a kind begins, for each n (or each ``step``-th) until it ends unharmed."""
+    """Kill a run as its n-th call of a kind begins, for each n (or each ``step``-th) until it ends unharmed.
+
+    Once for all calls, and once for those on the outputs: the n-th call of one thread hides that of another.
+    """
     started = time.monotonic()
-    for call in CALLS:
-        for number in range(1, _MOST, step):
-            if not kill_at_call(bench, row, call, number):
-                row.count(f"{call} calls", number - 1)
-                break
-        else:
-            row.failures.append(f"{row.name}: {call} was still called after {_MOST} times")
+    for files in ((), _OUTPUTS):
+        for call in CALLS:
+            for number in range(1, _MOST, step):
+                if not kill_at_call(bench, row, call, number, files):
+                    row.count(f"{call} calls", number - 1)
+                    break
+            else:
+                row.failures.append(f"{row.name}: {call} was still called after {_MOST} times")
     row.seconds += time.monotonic() - started
 
 
@@ -70,12 +76,16 @@ def inject_errors(bench: Bench, row: Row, step: int = 1) -> None:
     row.seconds += time.monotonic() - started
 
 
-def kill_at_call(bench: Bench, row: Row, call: str, number: int) -> bool:
-    """Kill a run as its n-th call of a kind begins, and let it resume; False if it came to its end before."""
-    label = f"{call}-{number}"
+def kill_at_call(bench: Bench, row: Row, call: str, number: int, files: Sequence[str] = ()) -> bool:
+    """Kill a run as its n-th call of a kind begins, and let it resume; False if it came to its end before.
+
+    ``files`` are those whose calls count; all, if there are none.
+    """
+    label = f"{call}-{number}{'-out' * bool(files)}"
     try:
         with bench.broken(label) as folder:
-            ended = run(folder, bench.scenario.arguments(), before=_strace(call, f"signal=SIGKILL:when={number}"))
+            before = _strace(call, f"signal=SIGKILL:when={number}", *_only(folder, files))
+            ended = run(folder, bench.scenario.arguments(), before=before)
             if ended.code == 0:
                 return False
             row.count("killed")
@@ -92,10 +102,11 @@ def inject_error(bench: Bench, row: Row, injection: Injection, number: int) -> b
     try:
         with bench.broken(label) as folder:
             when = f"error={injection.error}:when={number}{'+' * injection.onwards}"
-            files = [word for name in injection.files for word in ("-P", str(folder / name))]
             # The filter makes it four times as fast; with it strace 6.1 injects errors, but no signals.
             ended = run(
-                folder, bench.scenario.arguments(), before=_strace(injection.calls, when, "--seccomp-bpf", *files)
+                folder,
+                bench.scenario.arguments(),
+                before=_strace(injection.calls, when, "--seccomp-bpf", *_only(folder, injection.files)),
             )
             lines = (folder / "trace.txt").read_text(errors="replace").splitlines()
             if not any("(INJECTED)" in line for line in lines):
@@ -133,6 +144,10 @@ def _synced_again(lines: Sequence[str], folder: Path) -> str:
         if "(INJECTED)" in line:
             failed.add(found[1])
     return ""
+
+
+def _only(folder: Path, files: Sequence[str]) -> list[str]:
+    return [word for name in files for word in ("-P", str(folder / name))]
 
 
 def _strace(calls: str, what: str, *more: str) -> list[str]:

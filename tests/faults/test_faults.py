@@ -56,16 +56,17 @@ def test_a_run_that_is_asked_to_stop_does_so_in_five_seconds_and_loses_nothing(n
     ("name", "points"),
     [
         ("jsonl", [("write", 20), ("pwrite64", 60), ("rename", 1)]),
-        ("sqlite", [("pwrite64", 200), ("fdatasync", 9)]),
+        ("sqlite", [("pwrite64", 200), ("unlink", 1)]),
     ],
 )
 def test_a_kill_at_a_write_a_sync_or_a_rename_loses_nothing(
     name: str, points: list[tuple[str, int]], tmp_path: Path
 ) -> None:
     row, bench = Row(name), bench_of(small(BY_NAME[name]), tmp_path)
-    killed = [kill_at_call(bench, row, call, number) for call, number in points]
+    only = ("out.db-journal",)  # a kill while the sink's database is made leaves that behind
+    killed = [kill_at_call(bench, row, call, number, only if call == "unlink" else ()) for call, number in points]
     held(row)
-    assert any(killed)
+    assert sum(killed) >= len(killed) - 1
 
 
 @pytest.mark.needs_tool("strace")
