@@ -27,7 +27,7 @@ __all__ = ("Figures", "Idle", "idle", "measure")
 _ALLOWED = 0.05  # of records over the target, for a fixed size to count
 _LARGEST = 10_000
 _PROBES = 8
-_TURNS = 3
+_TURNS = 2
 _SEARCHES = 2
 _WARM = 0.2  # share of a run before its throughput is taken: there sizes are found
 _IDLE_TARGET = 0.2
@@ -82,13 +82,13 @@ class Idle:
 async def measure(load: Load, seconds: float) -> Figures:
     """Search the best fixed size, let it and adaptive batches take turns, and then everything get slower."""
     size = await _search(load, seconds / 10)
-    turns = await _take_turns(load, size, seconds / 2)
+    turns = await _take_turns(load, size, seconds)
     for _ in range(_SEARCHES):
         if turns.fixed_over <= _ALLOWED:
             break
         # What a short probe let pass does not hold for longer.
         size = round(size * 0.9)
-        turns = await _take_turns(load, size, seconds / 2)
+        turns = await _take_turns(load, size, seconds)
     stepped = await _run(load, batchers.Adaptive(target_latency=load.target, max_size=_LARGEST), seconds, step=True)
     before = [batch.limit for batch in stepped if seconds * 0.3 < batch.at < seconds / 2]
     after = [batch.limit for batch in stepped if batch.at > seconds * 0.8]
