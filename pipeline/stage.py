@@ -654,8 +654,3 @@ class TransactionWriter(Writer):
     async def prune(self, frontiers: Mapping[str, int]) -> None:
         """Forget the numbers below each source's frontier: the checkpoint that covers them is saved."""
         raise NotImplementedError
-
-
-def results_of(results: Iterable[Any]) -> set[type]:
-    """Return the types among results, to see at C speed whether any needs a closer look."""
-    return set(map(type, results))

@@ -26,7 +26,6 @@ from pipeline.stage import (
     Work,
     Writer,
     key,
-    results_of,
     unit_keys,
 )
 from pipeline.testing import ManualClock, batch_of
@@ -118,7 +117,3 @@ def test_a_chunk_is_records_and_the_cursor_behind_them() -> None:
     chunk = Chunk([1, 2], {"at": 2})
     assert (chunk.records, chunk.cursor, chunk.size, list(chunk.failed)) == ([1, 2], {"at": 2}, 0, [])
     assert chunk.cursors is None and chunk.position is None
-
-
-def test_types_among_results_are_seen_at_a_glance() -> None:
-    assert results_of([1, None, "a", 2]) == {int, str, type(None)}

@@ -14,8 +14,8 @@ from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Broken, Failure, Halt, Run
-from pipeline.flow.sizes import estimate
 from pipeline.settle.cut import SourcePoint
+from pipeline.sizes import estimate
 from pipeline.spans import Spans
 from pipeline.stage import Chunk, Reader, Source, SourceContext
 

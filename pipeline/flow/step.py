@@ -9,7 +9,7 @@ from pipeline.control.policy import Kind
 from pipeline.flow.attempts import Attempts, Spent
 from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
-from pipeline.flow.sizes import estimate
+from pipeline.sizes import estimate
 from pipeline.stage import FunctionContext, Processor, Work
 
 __all__ = ("Rest", "Step")

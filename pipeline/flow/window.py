@@ -59,7 +59,6 @@ class Window:
         self._slots: deque[_Slot] = deque()
         self._arrived = anyio.Event()
         self._ended = False
-        self._handing_on = anyio.Lock()
 
     async def run(
         self,

@@ -11,8 +11,8 @@ from pipeline.batch import Failed
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.expression import EvaluationError, Expression, ExpressionError, compile_record
+from pipeline.sizes import estimate
 from pipeline.stage import Chunk, Progress, Rate, Reader, Source, SourceContext, key
-from stages.sources.sizes import rough_size
 
 __all__ = ("Generate", "GenerateReader")
 
@@ -105,7 +105,7 @@ class GenerateReader(Reader):
         return Chunk(
             records,
             first + size,
-            size=rough_size(records),
+            size=estimate(records),
             failed=failed,
             cursors=lambda index: first + index + 1,
             position=lambda index: f"n={first + index}",

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 import anyio
 from msgspec import Meta
 
+from pipeline.sizes import estimate
 from pipeline.stage import Chunk, Progress, Reader, Source, SourceContext, key
-from stages.sources.sizes import rough_size
 
 __all__ = ("Inlet", "InletReader")
 
@@ -88,7 +88,7 @@ class InletReader(Reader):
                 records = [self._records.popleft() for _ in range(min(len(self._records), _CHUNK))]
                 self._read += len(records)
                 self._let_in()
-                yield Chunk(records, self._read, size=rough_size(records))
+                yield Chunk(records, self._read, size=estimate(records))
             if self._closed:
                 return
             self._arrived.clear()

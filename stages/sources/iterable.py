@@ -13,8 +13,8 @@ import anyio
 import anyio.lowlevel
 
 from pipeline.errors import ConfigError, StageError
+from pipeline.sizes import estimate
 from pipeline.stage import Chunk, Progress, Reader, Source, SourceContext, key
-from stages.sources.sizes import rough_size
 
 __all__ = ("AsyncReader", "Iterable", "PlainReader")
 
@@ -78,7 +78,7 @@ class PlainReader(Reader):
                 error = raised
             if records:
                 self._done += len(records)
-                yield Chunk(records, self._done, size=rough_size(records))
+                yield Chunk(records, self._done, size=estimate(records))
                 await anyio.lowlevel.checkpoint()
             elif error is None:
                 return
@@ -123,7 +123,7 @@ class AsyncReader(Reader):
         try:
             while records := await self._take(task):
                 self._done += len(records)
-                yield Chunk(records, self._done, size=rough_size(records))
+                yield Chunk(records, self._done, size=estimate(records))
             if task.cancelled():
                 raise StageError(f"stage {self._name!r} (source iterable): the iterator was cancelled")
             task.result()
