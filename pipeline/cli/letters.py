@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from pipeline.cause import with_kind
 from pipeline.cli.config import ConfigFile
 from pipeline.cli.saved import looked_at, say_lines, write_json
 from pipeline.cli.say import ago, clock_time, err, number, out, table
@@ -104,7 +105,7 @@ def _page(letter: Letter) -> Iterator[str]:
 
 
 def _error(letter: Letter) -> str:
-    return f"{letter.error_type}: {letter.error}"
+    return with_kind(letter.error_type, letter.error)
 
 
 def _one_line(cells: tuple[str, ...] | list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline import __version__
+from pipeline.cause import with_kind
 from pipeline.cli.progress import Progress, batch_text, progress_line
 from pipeline.cli.say import err, number, span
 from pipeline.errors import PipelineError
@@ -244,7 +245,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "warning": lambda fields: f"warning: {fields.get('text')}",
     "dead_letter": lambda fields: (
         f"dead letter: stage '{fields.get('stage')}': {fields.get('position')}: "
-        f"{fields.get('error_type')}: {fields.get('error')}"
+        f"{with_kind(str(fields.get('error_type')), str(fields.get('error')))}"
     ),
     "retry": lambda fields: (
         f"retry: stage '{fields.get('stage')}': attempt {fields.get('attempt')} failed: {fields.get('error')}; "

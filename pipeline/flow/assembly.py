@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.cause import cause_of
 from pipeline.clock import Clock
 from pipeline.control.policy import Kind, classify
 from pipeline.errors import PipelineError, StageError, StorageError
@@ -49,11 +50,15 @@ class Assembly:
     options: Options
     state: StateFile | None
     cut: Cut | None
+    stages: AsyncExitStack
+    """Closes the stages, in the order opposite to the one in which they were opened."""
     wiring: Wiring = field(init=False)
     sources: list[SourceActor] = field(default_factory=list[SourceActor])
     batchers: list[BatcherActor] = field(default_factory=list[BatcherActor])
     processors: list[ProcessorActor] = field(default_factory=list[ProcessorActor])
     sinks: list[SinkActor] = field(default_factory=list[SinkActor])
+    unclosed: list[PipelineError] = field(default_factory=list[PipelineError])
+    """Why stages could not be closed."""
 
     def actors(self) -> list[tuple[str, Actor]]:
         """Return name and run of each actor, sinks first: nothing is read before everything behind it is ready."""
@@ -61,6 +66,21 @@ class Assembly:
         found += [(processor.name, processor.run) for processor in self.processors]
         found += [(batcher.name, batcher.run) for batcher in self.batchers]
         return found + [(source.name, source.run) for source in self.sources]
+
+    def closes(self, name: str, close: Actor) -> None:
+        """Close a stage with the others; one that fails keeps nobody else from being closed."""
+
+        async def closed() -> None:
+            try:
+                await close()
+            except Exception as error:
+                self.unclosed.append(explain(self.run.topology, name, error, "closing it failed: "))
+
+        self.stages.push_async_callback(closed)
+
+    async def close(self) -> None:
+        """Close the stages now; what fails then is in ``unclosed``."""
+        await self.stages.aclose()
 
     def bytes_held(self) -> int:
         """Return the bytes of all records between sources and sinks."""
@@ -87,21 +107,19 @@ async def assemble(
     lineage, number = (state.lineage, state.run) if state is not None else (secrets.token_hex(8), 1)
     run = Run(topology, clock, events, lineage=lineage, number=number)
     run.has_state = state is not None
-    assembly = Assembly(run, options, state, state.cut if state is not None else None)
+    stages = await stack.enter_async_context(AsyncExitStack())
+    assembly = Assembly(run, options, state, state.cut if state is not None else None, stages)
     for planned in _stages(topology, "source"):
-        await _open_source(stack, assembly, planned, has_room, warn)
+        await _open_source(assembly, planned, has_room, warn)
     if assembly.cut is None and not options.dry_run:
         # Whoever opens for the first time may empty something; first all must have said that they would.
         for planned in _stages(topology, "sink"):
             await _try_sink(assembly, planned)
     for planned in _stages(topology, "sink"):
-        await _open_sink(stack, assembly, planned, warn)
+        await _open_sink(assembly, planned, warn)
     if state is not None:
         await state.begin()
-    steps = {
-        planned.name: await _open_processor(stack, assembly, planned, warn)
-        for planned in _stages(topology, "processor")
-    }
+    steps = {planned.name: await _open_processor(assembly, planned, warn) for planned in _stages(topology, "processor")}
     assembly.wiring = Wiring.plan(run, steps)
     _make_actors(assembly, steps)
     for source in assembly.sources:
@@ -110,15 +128,18 @@ async def assemble(
     return assembly
 
 
-def explain(topology: Topology, name: str, error: Exception) -> PipelineError:
-    """Return the error to end with: ours as it is, anything else with the name of the stage that it came from."""
+def explain(topology: Topology, name: str, error: Exception, doing: str = "") -> PipelineError:
+    """Return the error to end with: ours as it is, anything else with the name of the stage that it came from.
+
+    ``doing`` is what failed, where that is not its work: ``closing it failed: ``.
+    """
     error = root_of(error)
     if isinstance(error, PipelineError):
         return error
     planned = topology.stages.get(name)
     who = f"stage '{name}' ({planned.role} {planned.kind})" if planned is not None else name
     kind = StorageError if isinstance(error, OSError) and classify(error) is Kind.FAULT else StageError
-    explained = kind(f"{who}: {type(error).__name__}: {error}")
+    explained = kind(f"{who}: {doing}{cause_of(error)}")
     explained.__cause__ = error
     return explained
 
@@ -139,16 +160,14 @@ async def _open_state(stack: AsyncExitStack, topology: Topology, options: Option
     return await stack.enter_async_context(opening)
 
 
-async def _open_sink(
-    stack: AsyncExitStack, assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]
-) -> None:
+async def _open_sink(assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]) -> None:
     assert isinstance(planned.spec, Sink)
     run, cut = assembly.run, assembly.cut
     context = await _sink_context(assembly, planned, warn, assembly.options.dry_run)
     point = cut.sinks.get(planned.name) if cut is not None else None
     actor = SinkActor(run, planned.name, planned.spec, context, point)
     assembly.sinks.append(actor)
-    stack.push_async_callback(actor.close)
+    assembly.closes(planned.name, actor.close)
     await _opened(run.topology, planned.name, actor.open())
 
 
@@ -195,9 +214,7 @@ def _first_number(assembly: Assembly, source: PlannedStage) -> int:
     return point.number if point is not None else 0
 
 
-async def _open_processor(
-    stack: AsyncExitStack, assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]
-) -> Step:
+async def _open_processor(assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]) -> Step:
     assert isinstance(planned.spec, Processor)
     run, state = assembly.run, assembly.state
     context = StageContext(planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn)
@@ -208,12 +225,11 @@ async def _open_processor(
     step = make_step(run, planned.name, planned.spec, work)
     spec = planned.spec
     step.reopen = lambda: spec.open(context)
-    stack.push_async_callback(step.close)
+    assembly.closes(planned.name, step.close)
     return step
 
 
 async def _open_source(
-    stack: AsyncExitStack,
     assembly: Assembly,
     planned: PlannedStage,
     has_room: Callable[[], bool],
@@ -228,7 +244,7 @@ async def _open_source(
     point = cut.sources.get(planned.name) if cut is not None else None
     actor = SourceActor(run, planned.name, planned.spec, context, point, has_room, assembly.options.limit)
     assembly.sources.append(actor)
-    stack.push_async_callback(actor.close)
+    assembly.closes(planned.name, actor.close)
     await _opened(run.topology, planned.name, actor.open())
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import anyio
 
 from pipeline.batch import Batch
+from pipeline.cause import cause_of
 from pipeline.control.policy import Kind, classify
 from pipeline.control.retry import Retries
 from pipeline.errors import Unavailable
@@ -93,9 +94,7 @@ class Attempts:
                 if self._run.draining:
                     raise Abandoned from error
                 metrics.retries += 1
-                self._run.events.emit(
-                    "retry", stage=self._name, attempt=attempt, error=f"{type(error).__name__}: {error}", wait=wait
-                )
+                self._run.events.emit("retry", stage=self._name, attempt=attempt, error=cause_of(error), wait=wait)
             async with rest():
                 await self._pause(wait)
 

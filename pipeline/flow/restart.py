@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from pipeline.cause import cause_of
 from pipeline.control.policy import Kind, classify
 from pipeline.errors import PipelineError, StageError, StorageError
 from pipeline.flow.run import Run
@@ -30,7 +31,7 @@ class Restarts:
             raise error
         if isinstance(error, OSError) and classify(error) is Kind.FAULT:
             raise StorageError(f"stage '{self._stage}' ({planned.role} {planned.kind}): {error}") from error
-        text = f"{type(error).__name__}: {error}" if not isinstance(error, StageError) else str(error)
+        text = cause_of(error) if not isinstance(error, StageError) else str(error)
         if not text.startswith(f"stage '{self._stage}'"):
             text = f"stage '{self._stage}' ({planned.role} {planned.kind}): {text}"
         if self._allowed is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.batch import Batch, Origin
+from pipeline.cause import cause_of, text_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.plan.topology import Topology
@@ -37,8 +38,7 @@ class Halt(Exception):
     """A record failed under ``on_failure: stop``: the run ends with what came before it."""
 
     def __init__(self, stage: str, kind: str, position: str, error: BaseException) -> None:
-        cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        super().__init__(f"stage '{stage}' ({kind}): {position}: {cause}")
+        super().__init__(f"stage '{stage}' ({kind}): {position}: {cause_of(error)}")
         self.stage = stage
         self.error = error
 
@@ -198,7 +198,7 @@ class Run:
             child=origin.child,
             key=self.key_of(origin),
             error_type=type(failure.error).__name__,
-            error=str(failure.error),
+            error=text_of(failure.error),
             attempts=failure.attempts,
             position=position,
             record=failure.record,
@@ -227,7 +227,7 @@ class Run:
                 {
                     "stage": stage,
                     "position": position,
-                    "error": f"{type(failure.error).__name__}: {failure.error}",
+                    "error": cause_of(failure.error),
                     "record": repr(failure.record)[:1000],
                     "attempts": failure.attempts,
                 }

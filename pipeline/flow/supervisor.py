@@ -140,7 +140,7 @@ class Supervisor:
                 await self._work()
                 await self._last_cut()
             self._recorder.end()
-            report = self._report()
+            report = await self._close(self._report())
             self._phase = "finished"
             await self._save_report(report)
         self._events.emit("finished", outcome=report.outcome, exit_code=report.exit_code, **report.account.as_dict())
@@ -220,6 +220,17 @@ class Supervisor:
                 await self._checkpointer.last_cut(complete=self._fault is None and self._interrupted != "late")
         except Exception as error:
             self._fault = explain(self._topology, "the checkpoint", error)
+
+    async def _close(self, report: Report) -> Report:
+        """Close the stages, and return the report of a run that failed where one of them could not be closed."""
+        assert self._assembly is not None
+        await self._assembly.close()
+        unclosed = self._assembly.unclosed
+        if not unclosed or self._fault is not None:
+            return report
+        self._fault = next((each for each in unclosed if isinstance(each, StorageError)), unclosed[0])
+        outcome, code, error = self._verdict()
+        return structs.replace(report, outcome=outcome, exit_code=code, error=error)
 
     async def _save_report(self, report: Report) -> None:
         state = self._assembly.state if self._assembly is not None else None

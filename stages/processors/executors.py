@@ -11,6 +11,7 @@ import anyio.to_process
 import anyio.to_thread
 
 from pipeline.batch import Failed
+from pipeline.cause import cause_of, keep_place
 from pipeline.errors import Unavailable
 
 __all__ = ("Executor", "in_process", "in_threads")
@@ -85,9 +86,10 @@ def _portable_result(result: Any) -> Any:
 
 def _portable(error: Exception) -> Exception:
     """Return the error, or one that says the same where its class can't be made again from what it keeps."""
+    keep_place(error)
     try:
         # Made again the way the other side will make it.
         copy.copy(error)
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(cause_of(error))
     return error

@@ -83,3 +83,10 @@ def test_moments_are_dates_times_and_times_ago() -> None:
     for text in ("", "5", "1.2.3s", "2026-13-01", "tomorrow"):
         with pytest.raises(ConfigError):
             moment_of(text)
+
+
+def test_a_letter_says_which_line_of_the_function_failed(failed: Command) -> None:
+    assert {str(each["error"]).rpartition(" ")[2] for each in listed(failed, "--stage", "call")} == {
+        "(work.py:3)",
+        "(work.py:5)",
+    }

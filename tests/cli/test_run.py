@@ -217,3 +217,28 @@ def test_a_slow_run_tells_its_progress_every_five_seconds_and_its_signal_at_once
     assert progress["rate"] > 0
     assert {"batch", "notice", "draining", "finished"} >= {str(each["event"]) for each in events(said)}
     assert events(said)[-1]["exit_code"] == 143
+
+
+CLOSES_BADLY = """\
+class Pool:
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *exc_info):
+        raise RuntimeError("the pool would not close")
+
+    async def __call__(self, record):
+        return record
+"""
+
+
+def test_a_function_that_can_not_be_closed_is_told_with_stage_line_and_account(copying: Command) -> None:
+    copying.write("work.py", CLOSES_BADLY)
+    copying.write("pool.yaml", LETTERS.replace("work:check", "work:Pool"))
+    ran = copying("run", "pool.yaml")
+    assert ran.code == 1
+    assert "read 25 = written 25" in ran.err
+    assert "closing it failed: RuntimeError: the pool would not close (work.py:6)\n" in ran.err
+    assert "error: stage 'call' (processor call): " in ran.err
+    assert "this is a bug" not in ran.err
+    assert "read 0 = written 0" in copying("run", "pool.yaml").err

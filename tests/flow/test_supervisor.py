@@ -168,7 +168,7 @@ async def test_a_record_that_fails_stops_the_run_with_stage_and_position() -> No
     report = await Scene(ListSource(list(range(10)), 2, name="numbers"), Works(Each(check), name="check"), sink).run()
     assert (report.outcome, report.exit_code) == ("stopped", 1)
     assert report.error.startswith("stage 'check' (processor ")
-    assert report.error.endswith("): numbers[3]: ValueError: three is too many")
+    assert "): numbers[3]: ValueError: three is too many (" in report.error and "test_supervisor.py:" in report.error
     assert sink.records == [0, 1, 2]
     assert report.account.written == 3
     assert isinstance(failure_of(report), PipelineError)

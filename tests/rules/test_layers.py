@@ -7,7 +7,15 @@ import pytest
 from tests.rules.reading import Import, Module, modules
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("pipeline.errors", "pipeline.units", "pipeline.spans", "pipeline.sizes", "pipeline.clock", "pipeline.chain"),
+    (
+        "pipeline.errors",
+        "pipeline.units",
+        "pipeline.spans",
+        "pipeline.sizes",
+        "pipeline.clock",
+        "pipeline.chain",
+        "pipeline.cause",
+    ),
     ("pipeline.batch", "pipeline.expression"),
     ("pipeline.control",),
     ("pipeline.stage",),
@@ -21,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up. A module may import from lower floors and from its own package, and from nothing else of ours."""
 
-FOR_STAGES = {"stage", "batch", "errors", "units", "sizes", "clock", "expression", "spans", "control"}
+FOR_STAGES = {"stage", "batch", "errors", "units", "sizes", "cause", "clock", "expression", "spans", "control"}
 
 PIPELINE, STAGES = modules("pipeline"), modules("stages")
 EVERY = {module.name: module for module in (*PIPELINE, *STAGES)}

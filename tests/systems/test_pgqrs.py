@@ -45,7 +45,8 @@ async def test_p6_a_whole_batch_is_worked_on_at_once_and_split_into_ok_and_faile
     assert at_once == 20
     assert report.seconds == pytest.approx(1.0)  # pyright: ignore[reportUnknownMemberType]
     assert report.records == [n for n in range(20) if n % 4 != 3]
-    assert [each["error"] for each in report.errors] == [f"ValueError: no address for {n}" for n in (3, 7, 11, 15, 19)]
+    told = [each["error"].partition(" (")[0] for each in report.errors]
+    assert told == [f"ValueError: no address for {n}" for n in (3, 7, 11, 15, 19)]
     assert (report.account.written, report.account.collected) == (15, 5)
 
 
