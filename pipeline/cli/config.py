@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.errors import ConfigError
+from pipeline.standard import printing_aside
 
 if TYPE_CHECKING:
     from pipeline.plan.load import Loaded
@@ -37,7 +38,9 @@ class ConfigFile:
             )
         from pipeline.plan.load import load
 
-        return load(self.path, overrides=self.settings, allow_code=self.allow_code)
+        # Modules with the user's functions are imported, and may print.
+        with printing_aside():
+            return load(self.path, overrides=self.settings, allow_code=self.allow_code)
 
     def command(self, *words: str) -> str:
         """Return what to type for another command about the same config."""

@@ -24,6 +24,7 @@ from pipeline.errors import Exit, PipelineError
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
+from pipeline.standard import printing_aside, standard_output
 from pipeline.units import format_duration
 from pipeline.watch.report import Report
 
@@ -35,7 +36,7 @@ at them at each 700 costs a tenth of the run."""
 _GRACE = 5.0
 """Seconds after the drain's deadline, or after the second signal, for which a function that blocks is waited for."""
 _PATIENCE = 1.0
-"""Seconds after the second signal in which a run ends by itself and says how, if it can."""
+"""Seconds after the second signal, or the drain's deadline, in which a run ends by itself, if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def execute(request: Request, signals: Signals) -> int:
         refuse_config(request.config.path, request.report, "--report")
     view = _view(request, loaded)
     try:
-        with _collecting_less():
+        with _collecting_less(), printing_aside():
             return asyncio.run(_run(request, loaded, view, signals))
     except PipelineError as error:
         view.fail(error)
@@ -172,14 +173,25 @@ class _Running:
                 f"{name}: finishing what is under way, within {format_duration(drain)}; once more stops at once"
             )
             self._supervisor.drain()
+            asyncio.get_running_loop().call_later(drain + _PATIENCE, self._leave)
             return
         self._view.say("stopping at once")
         self._supervisor.abort()
         # A source or a sink that hangs while it is opened hears nothing of an abort.
         asyncio.get_running_loop().call_later(_PATIENCE, self._scope.cancel)
 
+    def _leave(self) -> None:
+        """End the process where a function goes on although the deadline has passed and it was cancelled."""
+        report = self._supervisor.left_behind()
+        if report is not None:
+            code = self._finish(report)
+            self._view.close()
+            os._exit(code)
+
     def _finish(self, report: Report) -> int:
         if self._request.dry_run:
+            if report.error:
+                self._view.say(f"error: {report.error}")
             count = len(self._topology.stages)
             self._view.say(f"{report.pipeline}: dry run: {count} stages opened, nothing read and nothing written")
             return int(report.exit_code)
@@ -217,7 +229,7 @@ def _view(request: Request, loaded: Loaded) -> View:
     mask = loaded.secrets.mask
     if request.log is not None:
         return Logged(mask, request.log, request.log_level)
-    shared = sys.stdout.isatty() and any(sink.kind == "stdout" for sink in loaded.topology.sinks)
+    shared = standard_output().isatty() and any(sink.kind == "stdout" for sink in loaded.topology.sinks)
     if not sys.stderr.isatty() or shared:
         return Lines(mask)
     from rich.console import Console
@@ -242,7 +254,7 @@ def _output_closed() -> bool:
     """Tell whether whoever read our standard output, if it is a pipe, has gone."""
     try:
         poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
+        poll.register(standard_output().fileno(), 0)
         return any(flags & select.POLLERR for _, flags in poll.poll(0))
     except (OSError, ValueError):
         return False

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipeline.cause import cause_of
@@ -22,6 +23,7 @@ from pipeline.flow.work import make_step
 from pipeline.plan.topology import PlannedStage, Topology
 from pipeline.settle.cut import Cut
 from pipeline.settle.keyed import KeyedChanges
+from pipeline.settle.preview import preview_state
 from pipeline.settle.state import StateFile, open_state
 from pipeline.stage import Batcher, Processor, Sink, SinkContext, Source, SourceContext, StageContext, Writer
 from pipeline.watch.events import Events
@@ -117,7 +119,7 @@ async def assemble(
             await _try_sink(assembly, planned)
     for planned in _stages(topology, "sink"):
         await _open_sink(assembly, planned, warn)
-    if state is not None:
+    if state is not None and not options.dry_run:
         await state.begin()
     steps = {planned.name: await _open_processor(assembly, planned, warn) for planned in _stages(topology, "processor")}
     assembly.wiring = Wiring.plan(run, steps)
@@ -145,9 +147,10 @@ def explain(topology: Topology, name: str, error: Exception, doing: str = "") ->
 
 
 async def _open_state(stack: AsyncExitStack, topology: Topology, options: Options, clock: Clock) -> StateFile | None:
-    if topology.checkpoint_path is None or options.dry_run:
+    if topology.checkpoint_path is None:
         return None
-    opening = open_state(
+    opening = preview_state if options.dry_run else partial(open_state, begin=False)
+    opened = opening(
         topology.checkpoint_path,
         pipeline=topology.name,
         fingerprint=topology.fingerprint(),
@@ -155,9 +158,8 @@ async def _open_state(stack: AsyncExitStack, topology: Topology, options: Option
         fresh=options.fresh,
         accept_changes=options.accept_changes,
         clock=clock,
-        begin=False,
     )
-    return await stack.enter_async_context(opening)
+    return await stack.enter_async_context(opened)
 
 
 async def _open_sink(assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]) -> None:

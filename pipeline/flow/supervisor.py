@@ -122,6 +122,18 @@ class Supervisor:
             bottleneck=find_bottleneck(stages, self._seconds),
         )
 
+    def left_behind(self) -> Report | None:
+        """Return the report of a run that goes on although its drain's deadline has passed; else None.
+
+        That is a stage that does not end although it is cancelled; all that is left is to end the process.
+        """
+        if self._interrupted != "late" or self._phase != "draining" or self._assembly is None:
+            return None
+        report = self._report()
+        going = [f"'{stage.name}'" for stage in report.stages if stage.state == "running"]
+        report.error += f"; what still runs does not end although it is cancelled: {', '.join(going) or 'a stage'}"
+        return report
+
     def history(self) -> History:
         """Return the run over time, up to this moment."""
         return self._recorder.history()

@@ -65,43 +65,44 @@ class Beginning:
                 "those that are the same, --fresh starts anew"
             )
 
-    def begin(self, connection: sqlite3.Connection) -> Begun:
-        """Begin a run, in the lineage that is there or in a new one, and return where it stands."""
+    def look(self, connection: sqlite3.Connection) -> Begun:
+        """Return where the run will stand when it begins, in the lineage that is there or in a new one. Only reads."""
         lineage = history.get(connection, "lineage")
         if self.fresh or lineage is None:
-            lineage = self.lineage
-            self._begin_lineage(connection)
-        run = history.get(connection, "run") + 1
-        history.put(connection, "run", run)
-        history.start_run(connection, lineage, run, self.at)
-        old = history.get(connection, "fingerprint")
+            lineage, run, saved, old = self.lineage, 1, None, self.fingerprint
+        else:
+            run = history.get(connection, "run") + 1
+            saved, old = history.current_cut(connection), history.get(connection, "fingerprint")
         others = changed_stages(old, self.fingerprint)
-        cut = self._go_on(connection, lineage, run, others)
+        cut = None if saved is None else cut_of(saved)
+        if others:
+            cut = keep_unchanged(saved, others, self.fingerprint, run, self.at)
         changed = differences(old, self.fingerprint)
         before = history.get(connection, "description")
         if before is not None:
             changed += describe_changes(before, self.description, labels_said(old, self.fingerprint))
+        return Begun(lineage, run, cut, changed, others)
+
+    def begin(self, connection: sqlite3.Connection) -> Begun:
+        """Begin the run and return where it stands, as `look` does."""
+        begun = self.look(connection)
+        if begun.lineage == self.lineage:
+            self._begin_lineage(connection)
+        history.put(connection, "run", begun.run)
+        history.start_run(connection, begun.lineage, begun.run, self.at)
+        if begun.others and begun.cut is not None:
+            history.save_cut(connection, begun.lineage, begun.run, begun.cut)
+            changes.clear(connection, begun.others)
+            named.disown(connection, begun.others, begun.lineage, begun.run)
         history.put(connection, "fingerprint", self.fingerprint)
         history.put(connection, "description", self.description)
-        return Begun(lineage, run, cut, changed, others)
+        return begun
 
     def _begin_lineage(self, connection: sqlite3.Connection) -> None:
         changes.clear(connection)
         history.forget_cuts(connection)
         history.put(connection, "lineage", self.lineage)
-        history.put(connection, "run", 0)
         history.put(connection, "cut", None)
-        history.put(connection, "fingerprint", self.fingerprint)
-
-    def _go_on(self, connection: sqlite3.Connection, lineage: str, run: int, changed: Sequence[str]) -> Cut | None:
-        saved = history.current_cut(connection)
-        if not changed:
-            return None if saved is None else cut_of(saved)
-        cut = keep_unchanged(saved, changed, self.fingerprint, run, self.at)
-        history.save_cut(connection, lineage, run, cut)
-        changes.clear(connection, changed)
-        named.disown(connection, changed, lineage, run)
-        return cut
 
 
 def check_pipeline(connection: sqlite3.Connection, pipeline: str, path: Path) -> None:

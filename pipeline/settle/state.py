@@ -20,13 +20,17 @@ from pipeline.settle.fingerprint import Fingerprint
 from pipeline.settle.lock import Lock
 from pipeline.settle.resume import Beginning, Begun, begun_last, check_pipeline, cut_of
 from pipeline.settle.schema import create, make_directory, migrate
+from pipeline.settle.traces import Traces
 from pipeline.settle.verify import beside, require_file, verify
 from pipeline.settle.view import Readings, real_path
 from pipeline.stage import NamedFile
 
-__all__ = ("StateFile", "edit_state", "open_state")
+__all__ = ("ORPHANED", "StateFile", "edit_state", "open_state")
 
 T = TypeVar("T")
+
+ORPHANED = "the state file is gone but its -wal is there; restore it, or move that aside"
+"""What is wrong where SQLite left half of a database."""
 
 
 class StateFile(Readings):
@@ -49,6 +53,11 @@ class StateFile(Readings):
         self.lineage, self.run, self.cut, self.changed, self._others = begun
         self._beginning = beginning
         self._failed: StorageError | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the beginning of the run is saved."""
+        return self._beginning is None
 
     async def begin(self) -> None:
         """Save that the run begins, if that was put off: to be called before the first read."""
@@ -158,7 +167,7 @@ async def open_state(
     the last run. ``accept_changes`` goes on without the positions of stages that aren't the same, ``fresh`` without
     any: a new lineage. ``description`` has what else the log should say when it changes, see `describe_changes`.
     ``begin=False`` puts off everything that is written until `StateFile.begin` or the first other call that writes, so
-    that a sink that refuses to open leaves the old lineage as it was.
+    that a sink that refuses to open leaves the old lineage as it was, or no file where there was none.
 
     :raises LockedError: when another process holds the file; names its pid.
     :raises StateError: when it is corrupt, not ours, newer than us, of another pipeline, or of other stages. Nothing
@@ -168,16 +177,21 @@ async def open_state(
     real = real_path(path)
     at = (clock or SystemClock()).wall()
     beginning = Beginning(pipeline, fingerprint, description or {}, fresh, accept_changes, at)
-    lock = Lock(real)
+    lock, traces = Lock(real), Traces(real)
+    state: StateFile | None = None
     try:
         await to_thread.run_sync(_prepare, real)
         _acquire(lock, real)
-        await to_thread.run_sync(lock.while_held, partial(_ready, real, beginning))
+        await to_thread.run_sync(lock.while_held, partial(_ready, real, beginning, traces))
         async with _database(real) as database:
             unit = transaction(beginning.begin) if begin else trial(beginning.begin)
-            yield StateFile(real, database, await database.run(unit), None if begin else beginning)
+            state = StateFile(real, database, await database.run(unit), None if begin else beginning)
+            yield state
     finally:
-        lock.release()
+        begun = state is not None and state.begun
+        lock.release(remove=not begun and traces.remove_state())
+        if not begun:
+            traces.remove_folders()
 
 
 @asynccontextmanager
@@ -217,16 +231,17 @@ def _verify(path: Path, pipeline: str) -> None:
     verify(path, partial(check_pipeline, pipeline=pipeline, path=path))
 
 
-def _ready(path: Path, beginning: Beginning) -> None:
+def _ready(path: Path, beginning: Beginning, traces: Traces) -> None:
     """Verify the file, or make it when there is none."""
     try:
         if path.exists():
             verify(path, partial(beginning.check, path=path))
         elif beside(path, "-wal").exists():
             # SQLite would take it for the new file's and mix the two.
-            raise StateError(f"{path}: the state file is gone but its -wal is there; restore it, or move that aside")
+            raise StateError(f"{path}: {ORPHANED}")
         else:
             create(path, beginning.pipeline)
+            traces.made_state = True
     except (sqlite3.Error, OSError) as error:
         raise explained(error, path) from error
 

@@ -9,6 +9,7 @@ import anyio
 
 from pipeline.batch import Batch
 from pipeline.stage import Sink, SinkContext, Writer
+from pipeline.standard import standard_output
 from stages.sinks.jsonl import JsonlFormat
 
 __all__ = ("Stdout", "StdoutWriter")
@@ -71,8 +72,9 @@ class StdoutWriter(Writer):
 
     def _put(self, piece: memoryview) -> int:
         if self._descriptor is None:
-            sys.stdout.write(str(piece, "utf-8"))
-            sys.stdout.flush()
+            output = standard_output()
+            output.write(str(piece, "utf-8"))
+            output.flush()
             return len(piece)
         try:
             return os.write(self._descriptor, piece)
@@ -92,8 +94,9 @@ def _rest_of_line(data: memoryview, done: int, torn: int) -> bytes:
 
 def _descriptor() -> int | None:
     try:
-        sys.stdout.flush()
-        return sys.stdout.fileno()
+        output = standard_output()
+        output.flush()
+        return output.fileno()
     except (OSError, ValueError, AttributeError):  # a notebook, or a test, has put something else in its place
         return None
 

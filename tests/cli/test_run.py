@@ -1,10 +1,11 @@
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import TO_JSONL, Command, start, wait_for
+from tests.cli.commands import TO_JSONL, Command, ending, start, wait_for
 
 LETTERS = TO_JSONL.replace("name: copy", "name: copy\non_failure: dead_letter").replace(
     "  - batcher", "  - processor: call\n    with: {function: 'work:check'}\n  - batcher"
@@ -242,3 +243,92 @@ def test_a_function_that_can_not_be_closed_is_told_with_stage_line_and_account(c
     assert "error: stage 'call' (processor call): " in ran.err
     assert "this is a bug" not in ran.err
     assert "read 0 = written 0" in copying("run", "pool.yaml").err
+
+
+def test_a_dry_run_knows_what_the_last_run_wrote_and_leaves_all_as_it_was(copying: Command) -> None:
+    copying("run", "copy.yaml", "--limit", "7")
+    before = {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    ran = copying("run", "copy.yaml", "--dry-run")
+    assert (ran.code, "goes on from its last checkpoint" in ran.err) == (0, True)
+    refused = copying("run", "copy.yaml", "--dry-run", "--fresh")
+    assert (refused.code, "holds records of an earlier lineage" in refused.err) == (5, True)
+    assert {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+    assert "read 18 = written 18" in copying("run", "copy.yaml").err
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(copying: Command) -> None:
+    copying.write("out.jsonl", "somebody else's\n")
+    for options in ([], ["--dry-run"]):
+        assert copying("run", "copy.yaml", *options).code == 5
+    Path("out.jsonl").unlink()
+    copying("run", "copy.yaml")
+    copying.write("copy.yaml", TO_JSONL.replace("in.jsonl", "other.jsonl"))
+    Path("in.jsonl").rename("other.jsonl")
+    for options in ([], ["--dry-run"]):
+        assert copying("run", "copy.yaml", *options).code == 5
+
+
+def test_a_dry_run_of_a_state_that_is_held_ends_with_4(copying: Command) -> None:
+    copying.write("copy.yaml", TO_JSONL.replace("path: in.jsonl", "path: in.jsonl, follow: true"))
+    running = start(Path(), "run", "copy.yaml")
+    try:
+        wait_for(running, "begins at the start")
+        ran = copying("run", "copy.yaml", "--dry-run")
+        assert (ran.code, f"process {running.pid}" in ran.err) == (4, True)
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_a_run_that_is_refused_before_it_begins_leaves_no_state_behind(copying: Command) -> None:
+    copying.write("out.jsonl", "somebody else's\n")
+    assert copying("run", "copy.yaml").code == 5
+    assert not Path(".pipeline").exists()
+    assert copying.read("out.jsonl") == "somebody else's\n"
+
+
+PRINTS = """\
+print("while it is imported")
+
+
+def shout(record):
+    print("while it is called")
+    return record
+"""
+
+
+def test_what_functions_print_goes_to_standard_error_and_records_to_standard_output(copying: Command) -> None:
+    copying.write("work.py", PRINTS)
+    to_stdout = LETTERS.replace("check", "shout").replace("on_failure: dead_letter", "").partition("  - sink")[0]
+    copying.write("print.yaml", to_stdout + "  - sink: stdout\n")
+    ran = copying("run", "print.yaml")
+    assert [json.loads(line)["a"] for line in ran.out.splitlines()] == list(range(25))
+    assert ran.err.count("while it is called\n") == 25
+    assert ran.err.count("while it is imported\n") == 1
+
+
+DEAF = """\
+import asyncio
+
+
+async def deaf(record):
+    print("called", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+def test_a_function_that_does_not_end_when_cancelled_does_not_outlive_the_deadline_by_much(copying: Command) -> None:
+    copying.write("work.py", DEAF)
+    copying.write("deaf.yaml", LETTERS.replace("check", "deaf").replace("name: copy", "name: copy\ndrain: 100ms"))
+    running = start(Path(), "run", "deaf.yaml")
+    wait_for(running, "called")
+    running.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    code, said = ending(running)
+    assert (code, time.monotonic() - begun < 4) == (7, True)
+    assert "read 25 = written 0 + filtered 0 + skipped 0 + collected 0 + dead-lettered 0 + unsettled 25\n" in said
+    assert "does not end although it is cancelled: 'call'\n" in said

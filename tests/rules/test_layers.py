@@ -15,6 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.clock",
         "pipeline.chain",
         "pipeline.cause",
+        "pipeline.standard",
     ),
     ("pipeline.batch", "pipeline.expression"),
     ("pipeline.control",),
@@ -29,7 +30,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up. A module may import from lower floors and from its own package, and from nothing else of ours."""
 
-FOR_STAGES = {"stage", "batch", "errors", "units", "sizes", "cause", "clock", "expression", "spans", "control"}
+FOR_STAGES = {"stage", "batch", "errors", "units", "clock", "expression", "spans", "control"} | {
+    "cause",
+    "sizes",
+    "standard",
+}
 
 PIPELINE, STAGES = modules("pipeline"), modules("stages")
 EVERY = {module.name: module for module in (*PIPELINE, *STAGES)}
