@@ -257,6 +257,10 @@ class Source(Stage, kw_only=True):
         """Tell whether the source never ends by itself; then a signal that drains it is its normal end (exit 0)."""
         return False
 
+    def record_type(self) -> Any:
+        """Return the type that a schema gives the records; `typing.Any` where they are what they are."""
+        return Any
+
     async def open(self, context: "SourceContext") -> "Reader":
         """Begin to read behind ``context.cursor``, from the start when it is None.
 

@@ -25,11 +25,21 @@ class Template:
 
 TEMPLATES = {
     "quickstart": Template(
-        "CSV to SQLite, exactly once", {"pipeline.yaml": "quickstart.yaml", "flights.csv": "flights.csv"}
+        "CSV to SQLite, exactly once",
+        {
+            "pipeline.yaml": "quickstart.yaml",
+            "pipeline.tests.yaml": "quickstart.tests.yaml",
+            "flights.csv": "flights.csv",
+        },
     ),
     "dead-letters": Template(
         "a function of your own, and what becomes of records that make it fail",
-        {"pipeline.yaml": "dead_letters.yaml", "delays.py": "delays.py.txt", "flights.csv": "flights.csv"},
+        {
+            "pipeline.yaml": "dead_letters.yaml",
+            "pipeline.tests.yaml": "dead_letters.tests.yaml",
+            "delays.py": "delays.py.txt",
+            "flights.csv": "flights.csv",
+        },
     ),
     "python": Template(
         "a pipeline composed in Python",

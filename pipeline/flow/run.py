@@ -179,6 +179,8 @@ class Run:
         policy = self.policies[stage]
         self.metrics[stage].fail(policy)
         position = self.position_of(origin)
+        if self.events:
+            self._tell(stage, policy, position, origin, failure.error)
         if policy == "stop":
             return Halt(stage, f"{planned.role} {planned.kind}", position, failure.error)
         if policy == "dead_letter":
@@ -188,6 +190,12 @@ class Run:
         else:
             self.ledger.mark(origin, End.SKIPPED)
         return None
+
+    def _tell(self, stage: str, policy: str, position: str, origin: Origin, error: BaseException) -> None:
+        kind, key = type(error).__name__, self.key_of(origin)
+        self.events.emit(
+            "failed", stage=stage, outcome=policy, position=position, error=str(error), error_type=kind, key=key
+        )
 
     def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> None:
         self.ledger.mark(origin, End.DEAD_LETTERED)

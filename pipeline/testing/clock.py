@@ -16,6 +16,9 @@ T = TypeVar("T")
 _TURNS = 24
 """Turns of the loop that tasks get before it is looked whether they all wait; the look is dear when one doesn't."""
 
+_LOOK = 0.002
+"""Seconds between two looks at what is under way elsewhere."""
+
 
 class ManualClock:
     """Time that passes only when it is told to (see `pipeline.clock.Clock`). For one event loop.
@@ -86,10 +89,13 @@ class ManualClock:
         self._now = max(self._now, until)
         await settle()
 
-    async def finish(self, work: Awaitable[T], within: float = 7200.0) -> T:
+    async def finish(
+        self, work: Awaitable[T], within: float = 7200.0, *, elsewhere: Callable[[], bool] = lambda: False
+    ) -> T:
         """Await something, moving the clock to the next timer whenever all tasks wait.
 
-        For work that is held up by nothing but this clock: what runs in a thread meanwhile counts as waiting.
+        For work that is held up by nothing but this clock: what runs in a thread meanwhile counts as waiting, unless
+        ``elsewhere`` says that something is under way; then the clock stands still until that is done.
 
         :raises AssertionError: when everything waits and no timer is left, or ``within`` so many seconds of this clock
             the work has not ended.
@@ -99,6 +105,10 @@ class ManualClock:
         try:
             await settle()
             while not ended.done():
+                if elsewhere():
+                    await asyncio.wait([ended], timeout=_LOOK)
+                    await settle()
+                    continue
                 when = self.next_at
                 if when is None:
                     raise AssertionError("all tasks wait, and no timer is left that could wake one")

@@ -19,6 +19,7 @@ _LEVELS = {
     "breaker": logging.WARNING,
     "dead_letter": logging.WARNING,
     "error": logging.ERROR,
+    "failed": logging.DEBUG,
     "restart": logging.WARNING,
     "retry": logging.WARNING,
     "warning": logging.WARNING,

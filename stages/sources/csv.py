@@ -61,6 +61,10 @@ class Csv(FileSource, kw_only=True):
         keys = {"format": "csv", "delimiter": self.delimiter, "quote": self.quote, "header": self.header}
         return {**super().identity(), **keys}
 
+    def record_type(self) -> Any:
+        """Return the type of the schema."""
+        return record_type(self.schema)
+
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
         # The limit belongs to the process; the module's own, 131,072, is no limit of ours.

@@ -37,6 +37,10 @@ class Jsonl(FileSource, kw_only=True):
         """Return the path and what decides where a record ends."""
         return {**super().identity(), "format": "jsonl"}
 
+    def record_type(self) -> Any:
+        """Return the type of the schema."""
+        return record_type(self.schema)
+
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
         return JsonLines(self.encoding, record_type(self.schema))

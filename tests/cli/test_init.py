@@ -27,6 +27,13 @@ def test_what_is_written_runs_with_the_command_that_is_told(
         assert done.stdout.startswith("read 200 = ")
 
 
+@pytest.mark.parametrize("template", [name for name, each in TEMPLATES.items() if "pipeline.tests.yaml" in each.files])
+def test_the_cases_that_are_written_pass(command: Command, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("init", template, "new")
+    monkeypatch.chdir("new")
+    assert command("test", "pipeline.yaml").code == 0
+
+
 def test_nothing_is_overwritten(command: Command) -> None:
     Path("quickstart").mkdir()
     command.write("quickstart/flights.csv", "mine")

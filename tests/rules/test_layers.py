@@ -25,7 +25,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.flow",),
     ("pipeline.pipeline",),
     ("pipeline",),
-    ("pipeline.cli", "pipeline.service", "pipeline.testing"),
+    ("pipeline.service", "pipeline.testing"),
+    ("pipeline.cases",),
+    ("pipeline.cli",),
     ("pipeline.__main__",),
 )
 """From the ground up. A module may import from lower floors and from its own package, and from nothing else of ours."""
