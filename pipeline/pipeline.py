@@ -5,12 +5,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 from pipeline.chain import Chain
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.flow.supervisor import Options, Supervisor, failure_of
+from pipeline.keywords import refuse_arguments
 from pipeline.plan.document import Mark
 from pipeline.plan.keys import CheckpointConfig, Delivery, PipelineConfig
 from pipeline.plan.load import Loaded, load
@@ -48,19 +49,21 @@ class Pipeline:
     def __init__(
         self,
         name: str,
-        *,
+        *given: Never,
         delivery: Delivery | None = None,
         on_failure: OnFailure = "stop",
         checkpoint: Mapping[str, Any] | CheckpointConfig | Literal["none"] | None = None,
         drain: float | str = 10.0,
         max_record: int | str = 2**20,
         memory: int | str = 256 * 2**20,
+        **unknown: Never,
     ) -> None:
         _check_name(name)
+        refuse_arguments(f"Pipeline({name!r})", given, unknown, PipelineConfig.__struct_fields__[1:])
         if isinstance(checkpoint, Mapping):
             try:
                 checkpoint = CheckpointConfig(**checkpoint)
-            except TypeError as error:
+            except ConfigError as error:
                 raise ConfigError(f"checkpoint: {error}") from None
         self._config = PipelineConfig(
             name=name,

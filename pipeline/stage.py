@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from enum import Enum
 from os import PathLike, fspath
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ from pipeline.chain import Chain
 from pipeline.clock import Clock
 from pipeline.control.law import Law
 from pipeline.errors import ConfigError, RecordError, RecordErrors, StateError, StorageError, Unavailable
+from pipeline.keywords import ByKeyword
 from pipeline.units import parse_backoff, parse_duration, parse_rate, parse_size
 
 __all__ = (
@@ -31,6 +32,8 @@ __all__ = (
     "Each",
     "EachAsync",
     "Failed",
+    "FilePath",
+    "FilePaths",
     "FunctionContext",
     "KeyedState",
     "Many",
@@ -98,12 +101,22 @@ _UNITS: dict[str, Callable[[str], Any]] = {
 OnFailure = Literal["stop", "dead_letter", "collect", "skip"]
 
 
-class Declared(msgspec.Struct, kw_only=True, eq=False):
+if TYPE_CHECKING:
+    FilePath = str | PathLike[str]
+    FilePaths = str | PathLike[str] | Sequence[str | PathLike[str]]
+else:
+    # What a config holds; `Declared` makes texts of the rest.
+    FilePath = str
+    FilePaths = str | list[str]
+
+
+class Declared(msgspec.Struct, kw_only=True, eq=False, metaclass=ByKeyword):
     """Keys and their values.
 
     When it is made, texts with units become numbers, paths become texts, and mappings what they declare.
 
-    :raises ConfigError: for a text whose unit can't be read, and for a mapping that lacks a key or has a wrong one.
+    :raises ConfigError: for a key that is unknown or missing, also in a mapping, or given by its place; for a text
+        whose unit can't be read.
     """
 
     def __post_init__(self) -> None:
@@ -121,7 +134,7 @@ class Declared(msgspec.Struct, kw_only=True, eq=False):
             if isinstance(value, Mapping):
                 try:
                     msgspec.structs.force_setattr(self, name, declared(**value))
-                except TypeError as error:
+                except ConfigError as error:
                     raise ConfigError(f"{type(self).__name__}({name}={value!r}): {error}") from None
 
 

@@ -117,3 +117,23 @@ def test_a_chunk_is_records_and_the_cursor_behind_them() -> None:
     chunk = Chunk([1, 2], {"at": 2})
     assert (chunk.records, chunk.cursor, chunk.size, list(chunk.failed)) == ([1, 2], {"at": 2}, 0, [])
     assert chunk.cursors is None and chunk.position is None
+
+
+def test_keys_that_nobody_knows_are_told_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError) as refused:
+        Fetch(evry=1, mosst=2, rate=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert [problem.text for problem in refused.value.problems] == [
+        "Fetch: unknown key 'evry'; did you mean 'every'?",
+        "Fetch: unknown key 'mosst'; did you mean 'most'?",
+    ]
+
+
+def test_keys_without_a_name_or_a_value_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"^Fetch: '5s' is given without a name; write key=value, like name='5s'$"):
+        Fetch("5s")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ConfigError, match=r"^Restart: key 'attempts' is missing$"):
+        Restart()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with pytest.raises(
+        ConfigError, match=r"^Fetch\(roll=\{'sze': 1\}\): Roll: unknown key 'sze'; did you mean 'size'\?$"
+    ):
+        Fetch(roll={"sze": 1})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

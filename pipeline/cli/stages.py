@@ -40,7 +40,8 @@ def command(name: tuple[str, ...], as_json: bool) -> None:
 
 
 def _chosen(registry: "Registry", words: tuple[str, ...]) -> "list[tuple[str, str, type[Stage]]]":
-    from pipeline.plan.naming import ROLES, did_you_mean
+    from pipeline.nearest import did_you_mean
+    from pipeline.plan.naming import ROLES
 
     roles = [word for word in words if word in ROLES]
     kinds = [word for word in words if word not in ROLES]

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from pipeline.nearest import did_you_mean
 from pipeline.plan.code import check_expressions, resolve_functions
 from pipeline.plan.document import Path
-from pipeline.plan.naming import ROLES, check_name, default_names, did_you_mean, unnamed_twins
+from pipeline.plan.naming import ROLES, check_name, default_names, unnamed_twins
 from pipeline.plan.registry import NotFoundError, Registry
 from pipeline.plan.scalars import INVALID, kind_of_value
 from pipeline.plan.schema import ROLE_CLASSES, Key, keys_of

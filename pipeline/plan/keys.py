@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.stage import Declared, Duration, OnFailure, Size, key
+from pipeline.stage import Declared, Duration, FilePath, OnFailure, Size, key
 
 __all__ = ("CheckpointConfig", "Delivery", "PipelineConfig")
 
@@ -15,7 +15,7 @@ class CheckpointConfig(Declared, kw_only=True):
     """Where and how often the state of a run is saved."""
 
     path: Annotated[
-        str | None, Meta(min_length=1), key("The state file; .pipeline/NAME.db if left out.", file=True)
+        FilePath | None, Meta(min_length=1), key("The state file; .pipeline/NAME.db if left out.", file=True)
     ] = None
     interval: Annotated[Duration, Meta(gt=0), key("Time between checkpoints.")] = 1.0
     max_unsettled: Annotated[

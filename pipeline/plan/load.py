@@ -8,13 +8,14 @@ from pathlib import Path as FilePath
 from typing import Any, cast
 
 from pipeline.errors import ConfigError, Problem
+from pipeline.nearest import did_you_mean
 from pipeline.plan.characters import MAX_BYTES
 from pipeline.plan.checks import check_plan, stage_text
 from pipeline.plan.document import Document, Path, parse
 from pipeline.plan.drafts import Draft, Drafting
 from pipeline.plan.interpolation import HIDDEN, Secrets, hide, interpolate
 from pipeline.plan.keys import PipelineConfig
-from pipeline.plan.naming import ROLES, check_name, did_you_mean
+from pipeline.plan.naming import ROLES, check_name
 from pipeline.plan.overrides import override
 from pipeline.plan.registry import Registry
 from pipeline.plan.scalars import INVALID, kind_of_value

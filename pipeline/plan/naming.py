@@ -1,11 +1,10 @@
-"""How stages are called, and the nearest name to one that nobody has."""
+"""How stages are called."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 
-__all__ = ("ROLES", "check_name", "default_names", "did_you_mean", "repeated", "unnamed_twins")
+__all__ = ("ROLES", "check_name", "default_names", "repeated", "unnamed_twins")
 
 ROLES = ("source", "batcher", "processor", "sink")
 
@@ -58,12 +57,6 @@ def unnamed_twins(stages: Sequence[Called], stateful: Sequence[bool]) -> dict[in
 def repeated(names: Sequence[str]) -> set[str]:
     """Return the names that occur more than once."""
     return {name for name, count in Counter(names).items() if count > 1}
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` with the nearest known name, or nothing."""
-    near = get_close_matches(name[:100], sorted(set(known)), 1, 0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _free(role: str, kind: str, taken: set[str]) -> str:

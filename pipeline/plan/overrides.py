@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from pipeline.nearest import did_you_mean
 from pipeline.plan.document import MAX_DEPTH, Document, Entry, Mark, Node, parse
-from pipeline.plan.naming import ROLES, default_names, did_you_mean
+from pipeline.plan.naming import ROLES, default_names
 
 __all__ = ("PREFIX", "override")
 

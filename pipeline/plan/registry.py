@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from pipeline.plan.naming import did_you_mean
+from pipeline.nearest import did_you_mean
 from pipeline.plan.schema import ROLE_CLASSES
 from pipeline.stage import Stage
 

@@ -92,7 +92,7 @@ class Topology:
             return None
         if self.config.checkpoint is None and not self._worth_saving():
             return None
-        return self.config.saved().path or str(PurePath(".pipeline", f"{self.name}.db"))
+        return str(self.config.saved().path or PurePath(".pipeline", f"{self.name}.db"))
 
     def guarantees(self) -> dict[str, Guarantee]:
         """Return what each sink promises about records that come again, and why."""

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.errors import ConfigError
+from pipeline.nearest import did_you_mean
 from pipeline.plan.document import Path
-from pipeline.plan.naming import did_you_mean
 from pipeline.plan.scalars import INVALID, kind_of_value
 from pipeline.plan.schema import LISTS, MAPPINGS, SCALARS, Key, Option, is_struct, keys_of, options_of, type_text
 from pipeline.units import format_duration, format_size, parse_backoff, parse_duration, parse_rate, parse_size

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.nearest import did_you_mean
 from pipeline.plan.code import OTHERWISE
 from pipeline.plan.document import Path
-from pipeline.plan.naming import did_you_mean
 
 __all__ = ("Say", "Wire", "check_wiring", "in_order", "inputs_by_place", "outputs_of")
 

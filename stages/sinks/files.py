@@ -1,12 +1,13 @@
 """Sinks that append records to files: their keys, and the writer that they share."""
 
 from collections.abc import Iterable, Mapping
+from os import fspath
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Declared, Duration, Resume, Sink, SinkContext, Size, Writer, key
+from pipeline.stage import Declared, Duration, FilePath, Resume, Sink, SinkContext, Size, Writer, key
 from stages.sinks.admission import Mode
 from stages.sinks.file_writer import FileWriter
 from stages.sinks.format import Format
@@ -27,7 +28,7 @@ class FileSink(Sink, kw_only=True):
     """What the sinks `jsonl`, `csv` and `lines` have in common."""
 
     path: Annotated[
-        str,
+        FilePath,
         Meta(min_length=1),
         key(
             "File to write. Fields in braces make a file for each of their values: out/{country}/{day}.jsonl.",
@@ -56,15 +57,15 @@ class FileSink(Sink, kw_only=True):
     def problems(self) -> Iterable[tuple[str, str]]:
         """Say what is wrong with the keys."""
         try:
-            Template(self.path)
+            Template(fspath(self.path))
         except ValueError as error:
             yield "path", str(error)
-        if self.path.endswith("/"):
+        if fspath(self.path).endswith("/"):
             yield "path", f"expected a file, found the folder {self.path!r}"
         if self.roll is not None and not self.roll.size and not self.roll.age:
             yield "roll", "expected a size above zero, an age or both"
         try:
-            frames_for(self.compression, self.path)
+            frames_for(self.compression, fspath(self.path))
         except ConfigError as error:
             yield "compression", str(error)
 
@@ -79,9 +80,9 @@ class FileSink(Sink, kw_only=True):
             raise ConfigError(*problems)
         writer = FileWriter(
             context,
-            Template(self.path),
+            Template(fspath(self.path)),
             self.format(),
-            frames_for(self.compression, self.path),
+            frames_for(self.compression, fspath(self.path)),
             mode=self.mode,
             roll=(self.roll.size, self.roll.age) if self.roll else None,
         )

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from os import fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,7 +11,7 @@ from msgspec import Meta
 from pipeline.batch import Batch
 from pipeline.errors import ConfigError
 from pipeline.spans import Held
-from pipeline.stage import Resume, Sink, SinkContext, TransactionWriter
+from pipeline.stage import FilePath, Resume, Sink, SinkContext, TransactionWriter
 from pipeline.stage import key as described  # `key` is a key of this sink
 from stages.sinks.sqlite_ledger import Ledger
 from stages.sinks.sqlite_table import Table
@@ -29,7 +30,7 @@ class Sqlite(Sink, kw_only=True):
     values become JSON text, dates ISO text. A value that the table can't keep as it is makes its record fail.
     """
 
-    path: Annotated[str, Meta(min_length=1), described("Database file; made if missing.", file=True)]
+    path: Annotated[FilePath, Meta(min_length=1), described("Database file; made if missing.", file=True)]
     table: Annotated[str, Meta(min_length=1), described("Table that the rows go to.")]
     columns: Annotated[
         list[str] | None, Meta(min_length=1), described("Fields to write; all of them when left out.")
@@ -82,7 +83,7 @@ class Sqlite(Sink, kw_only=True):
         ledger = Ledger(who, context, self.table, self.mode != "insert") if context.saved else None
         writer = SqliteWriter(SqliteConnection(who), table, ledger)
         try:
-            await writer.open(self.path, self.mode == "overwrite", context.dry, self.create)
+            await writer.open(fspath(self.path), self.mode == "overwrite", context.dry, self.create)
         except BaseException:
             await writer.close()
             raise

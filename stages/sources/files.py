@@ -2,10 +2,11 @@
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike, fspath
 from typing import Annotated, Any, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Reader, Source, SourceContext, key
+from pipeline.stage import FilePaths, Reader, Source, SourceContext, key
 from stages.sources.compressed import is_compressed
 from stages.sources.file_reader import FileReader
 from stages.sources.formats import Format
@@ -21,7 +22,7 @@ class FileSource(Source, kw_only=True):
     the last file is read as it grows, past rotation and truncation; those before it are read to their ends.
     """
 
-    path: Annotated[str | list[str], key("A file, a list of files, or a glob; `-` is standard input.", file=True)]
+    path: Annotated[FilePaths, key("A file, a list of files, or a glob; `-` is standard input.", file=True)]
     compression: Annotated[
         Literal["auto", "none", "gzip", "zstd"], key("Compression; auto goes by the suffix, .gz or .zst.")
     ] = "auto"
@@ -43,7 +44,7 @@ class FileSource(Source, kw_only=True):
 
     def paths(self) -> Sequence[str]:
         """Return the paths and globs as a list."""
-        return [self.path] if isinstance(self.path, str) else self.path
+        return [fspath(path) for path in ([self.path] if isinstance(self.path, str | PathLike) else self.path)]
 
     def identity(self) -> Mapping[str, Any]:
         """Return the path and what decides where a record ends."""

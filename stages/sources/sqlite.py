@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from os import fspath
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from pipeline.batch import Failed
 from pipeline.errors import ConfigError, RecordError, StageError
-from pipeline.stage import Chunk, Duration, Progress, Reader, Source, SourceContext, key
+from pipeline.stage import Chunk, Duration, FilePath, Progress, Reader, Source, SourceContext, key
 from stages.sqlite_connection import SqliteConnection, quoted
 
 __all__ = ("Sqlite", "SqliteReader")
@@ -26,7 +27,7 @@ class Sqlite(Source, kw_only=True):
     that comes twice, or NULL, is an error.
     """
 
-    path: Annotated[str, Meta(min_length=1), key("Database file.", file=True)]
+    path: Annotated[FilePath, Meta(min_length=1), key("Database file.", file=True)]
     table: Annotated[str | None, Meta(min_length=1), key("Table to read.")] = None
     query: Annotated[str | None, Meta(min_length=1), key("A SELECT to read, in place of a table; needs a cursor.")] = (
         None
@@ -72,7 +73,7 @@ class Sqlite(Source, kw_only=True):
             None if self.poll is None else float(self.poll),
         )
         try:
-            await reader.open(self.path)
+            await reader.open(fspath(self.path))
         except BaseException:
             await reader.close()
             raise
