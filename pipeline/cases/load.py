@@ -9,12 +9,13 @@ from typing import Any, cast
 from pipeline.batch import Failed
 from pipeline.cases.declared import Case, CaseFile, Rule
 from pipeline.errors import ConfigError, Problem
+from pipeline.nearest import did_you_mean
 from pipeline.plan.characters import MAX_BYTES
 from pipeline.plan.checks import label
 from pipeline.plan.code import check_expressions
 from pipeline.plan.document import Document, Mark, Path, parse
 from pipeline.plan.load import Loaded, load_text
-from pipeline.plan.naming import did_you_mean, repeated
+from pipeline.plan.naming import repeated
 from pipeline.plan.scalars import INVALID, kind_of_value
 from pipeline.plan.schema import keys_of
 from pipeline.plan.topology import PlannedStage, Topology
