@@ -43,13 +43,14 @@ class Ticket:
     """What the batcher that cut a batch wants to know: when all of the batch has ended, and whether it went smoothly.
 
     ``open`` counts the parts of the batch under way (a fan-out makes several); ``smooth`` turns False when an attempt
-    failed or the batch was held, so that nobody learns from its time.
+    failed or the batch was held, so that nobody learns from its time; ``failed`` counts its records that failed.
     """
 
-    __slots__ = ("_done", "open", "smooth")
+    __slots__ = ("_done", "failed", "open", "smooth")
 
     def __init__(self, done: Callable[["Ticket"], None]) -> None:
         self.open = 1
+        self.failed = 0
         self.smooth = True
         self._done = done
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import Any, Literal, Never, cast
 
 from pipeline.chain import Chain
 from pipeline.clock import Clock
@@ -18,6 +18,7 @@ from pipeline.plan.load import Loaded, load
 from pipeline.plan.naming import default_names
 from pipeline.plan.registry import Registry
 from pipeline.plan.topology import NOWHERE, PlannedStage, Topology, build_topology
+from pipeline.plan.watching import AlertsConfig, MetricsConfig
 from pipeline.stage import OnFailure, Source, Stage
 from pipeline.watch.events import Events, Subscriber
 from pipeline.watch.report import Report
@@ -56,6 +57,9 @@ class Pipeline:
         drain: float | str = 10.0,
         max_record: int | str = 2**20,
         memory: int | str = 256 * 2**20,
+        metadata: Mapping[str, str | int | float | bool] | None = None,
+        alerts: Mapping[str, Any] | AlertsConfig | None = None,
+        metrics: Mapping[str, Any] | MetricsConfig | None = None,
         **unknown: Never,
     ) -> None:
         _check_name(name)
@@ -73,7 +77,11 @@ class Pipeline:
             drain=drain,
             max_record=max_record,
             memory=memory,
+            metadata=dict(metadata or {}),
+            alerts=cast("AlertsConfig | None", alerts),  # a mapping becomes what it declares
+            metrics=cast("MetricsConfig | None", metrics),
         )
+        self._mask: Callable[[str], str] = str
         self._placed: tuple[_Placed, ...] = ()
         self._ends: tuple[int, ...] = ()
 
@@ -108,6 +116,7 @@ class Pipeline:
         places = {stage.name: index for index, stage in enumerate(stages)}
         pipeline = cls(loaded.config.name)
         pipeline._config = loaded.config
+        pipeline._mask = loaded.secrets.mask
         pipeline._placed = tuple(
             _Placed(
                 stage.spec,
@@ -164,7 +173,9 @@ class Pipeline:
             )
             for index, (name, each) in enumerate(zip(names, self._placed, strict=True))
         ]
-        return build_topology(self.name, self._config, stages)
+        topology = build_topology(self.name, self._config, stages)
+        topology.mask = self._mask
+        return topology
 
     def supervisor(
         self,
@@ -223,6 +234,7 @@ class Pipeline:
     def _copy(self) -> "Pipeline":
         copy = Pipeline(self.name)
         copy._config, copy._placed, copy._ends = self._config, self._placed, self._ends
+        copy._mask = self._mask
         return copy
 
     def _append(self, link: Any) -> None:

@@ -77,6 +77,7 @@ def key(description: str, **extra: Any) -> Meta:
 
     ``expression=True`` says that its texts are expressions (``parameters=("n",)``: over these names, not fields),
     ``function=True`` that it is a function named ``module:name``; both are checked when a config is loaded.
+    ``secret=True`` says that its value is shown nowhere.
     ``file=True`` says that its text, or each of its texts, is a path: `pathlib.Path` is welcome too and becomes text.
     """
     return Meta(description=description, extra=extra or None)

@@ -252,5 +252,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         f"again in {span(float(fields.get('wait') or 0))}"
     ),
     "restart": lambda fields: f"restart: {fields.get('error')}",
+    "alert": lambda fields: f"alert {fields.get('state')}: {fields.get('text')}",
+    "notice": lambda fields: str(fields.get("text")),
     "breaker": lambda fields: f"breaker: stage '{fields.get('stage')}' is {fields.get('state')}",
 }

@@ -10,7 +10,7 @@ from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import Outlet, batch_before, join
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.stage import Batcher
-from pipeline.watch.metrics import StageMetrics
+from pipeline.watch.metrics import BatcherMetrics, StageMetrics
 
 __all__ = ("BatcherActor", "Leg")
 
@@ -40,6 +40,8 @@ class _Open:
     oldest: float = 0.0
     queued: bool = False
     """Whether it had to wait for a permit after it was ready."""
+    ready: float = 0.0
+    """When it was ready and had to wait."""
     held: bool = False
     """Whether it waited, in here or on its way, behind a batch that was tried again."""
     full: str = ""
@@ -78,6 +80,8 @@ class BatcherActor:
         self._key = key
         self._order = order
         self._metrics = run.metrics[name]
+        whole = getattr(spec, "latency_of", "record") == "record"
+        self._told = self._metrics.batcher = BatcherMetrics(getattr(spec, "target_latency", None), whole)
         self._open: dict[Any, _Open] = {}
         # Batches that take no more and wait for a permit; while there is one, nothing more is taken from the inbox.
         self._full: list[_Open] = []
@@ -127,6 +131,11 @@ class BatcherActor:
         """Send on what is gathered, by wish."""
         self._flushing = True
         self._inbox.poke()
+
+    def gathered(self) -> list[Batch]:
+        """Return what it holds and has not sent on."""
+        pieces = [piece for each in (*self._full, *self._open.values()) for piece in each.pieces]
+        return pieces if self._hand is None else [*pieces, self._hand]
 
     @property
     def _ended(self) -> bool:
@@ -277,7 +286,8 @@ class BatcherActor:
         ready += [(batch, reason) for batch in self._open.values() if (reason := self._reason(batch))]
         if len(self._in_flight) >= self.permits():
             for batch, _ in ready:
-                batch.queued = True
+                if not batch.queued:
+                    batch.queued, batch.ready = True, self._run.clock.now()
             return None
         if not ready:
             return None
@@ -349,25 +359,31 @@ class BatcherActor:
 
         def done(ticket: Ticket) -> None:
             del self._in_flight[ticket]
+            self._metrics.in_flight = len(self._in_flight)
             self._through += size
             self._inbox.poke()
+            smooth = ticket.smooth and not gathered.held
             if not ticket.smooth:
                 for other in (*self._full, *self._open.values(), *self._in_flight.values()):
                     other.held = True
-            elif not gathered.held:
-                service = self._run.clock.now() - now
-                full = gathered.full in ("size", "bytes")
-                self._observe(Observation(size, service, now - gathered.oldest, full, permits, queued))
+            full = gathered.full in ("size", "bytes")
+            seen = Observation(size, self._run.clock.now() - now, now - gathered.oldest, full, permits, queued)
+            self._told.done(seen.service, seen.wait, smooth)
+            self._observe(seen, ticket, reason, smooth)
 
         batch.ticket = Ticket(done)
         self._in_flight[batch.ticket] = gathered
+        self._metrics.in_flight = len(self._in_flight)
+        self._told.sizes.observe(size)
+        self._told.slot_wait.observe(now - gathered.ready if gathered.queued else 0.0)
         self._metrics.records_out += size
         self._metrics.took(now - gathered.oldest)
         self._metrics.triggers[reason] = self._metrics.triggers.get(reason, 0) + 1
         self._metrics.last_batch = size
 
-    def _observe(self, seen: Observation) -> None:
-        changes = self.law.observe(seen)
+    def _observe(self, seen: Observation, ticket: Ticket, trigger: str, smooth: bool) -> None:
+        """Tell of a batch that is through; only from one that went smoothly does the law learn."""
+        changes = self.law.observe(seen) if smooth else []
         self._metrics.limit = self.law.limit
         self._raise_limits()
         self._run.events.emit(
@@ -379,8 +395,12 @@ class BatcherActor:
             limit=self.law.limit,
             total=self._through,
             rate=seen.size / max(seen.service, 1e-9),
+            trigger=trigger,
+            failed=ticket.failed,
+            smooth=smooth,
         )
         for change in changes:
+            self._told.resized(change.reason)
             if change.notable:
                 self._run.events.emit(
                     "resize", stage=self.name, before=change.before, limit=change.limit, reason=change.reason

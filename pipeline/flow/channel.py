@@ -56,6 +56,10 @@ class Channel:
         by_count = self.records / self.max_records if self.max_records else len(self._queue) / self.max_batches
         return min(1.0, max(by_count, self.bytes / self.max_bytes))
 
+    def waiting(self) -> list[Batch]:
+        """Return the batches in it."""
+        return list(self._queue)
+
     async def send(self, batch: Batch) -> None:
         """Put a batch in, waiting while it has no room. A channel that was abandoned takes and forgets it."""
         if self._senders or not self._has_room(batch):

@@ -67,10 +67,16 @@ class ProcessorActor:
         halt: Halt | None = None
         abandoned = False
         ticket = batch.ticket
+        place = self._run.takes(self.name, batch, self._run.clock.now())
         try:
             for step in self._steps:
                 started = self._run.clock.now()
-                batch, halt_here = await self._step(step, batch, rest)
+                place.stage, place.since = step.name, started
+                step.metrics.in_flight += 1
+                try:
+                    batch, halt_here = await self._step(step, batch, rest)
+                finally:
+                    step.metrics.in_flight -= 1
                 seconds = self._run.clock.now() - started
                 step.metrics.busy_seconds += seconds
                 step.metrics.took(seconds, ticket is None or ticket.smooth)
@@ -89,11 +95,14 @@ class ProcessorActor:
 
         async def hand_on() -> bool:
             if abandoned:
+                self._run.lets_go(place)
                 if ticket is not None:
                     ticket.close()
                 self._inbox.abandon()
                 return False
-            return await self._hand_on(batch, halt)
+            going_on = await self._hand_on(batch, halt)
+            self._run.lets_go(place)
+            return going_on
 
         return hand_on
 

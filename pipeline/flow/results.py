@@ -49,6 +49,8 @@ def _take_out_failures(run: Run, stage: str, batch: Batch, results: list[Any]) -
             head.keep(mask[:index])
             return head, list(compress(results[:index], mask)), halt
         mask[index] = False
+    if batch.ticket is not None:
+        batch.ticket.failed += mask.count(False)
     batch.keep(mask)
     return batch, list(compress(results, mask)), None
 

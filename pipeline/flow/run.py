@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.batch import Batch, Origin
+from pipeline.batch import Batch, Origin, SourceSpan
 from pipeline.cause import cause_of, text_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
@@ -17,7 +17,7 @@ from pipeline.stage import Position
 from pipeline.watch.events import Events
 from pipeline.watch.metrics import StageMetrics
 
-__all__ = ("Broken", "Failure", "Halt", "Run")
+__all__ = ("Broken", "Failure", "Halt", "Place", "Run")
 
 MAX_COLLECTED = 1000
 """Errors listed in the report under ``on_failure: collect``; further ones are only counted."""
@@ -52,6 +52,17 @@ class Broken(Halt):
         self.error = error
 
 
+@dataclass(slots=True, eq=False)
+class Place:
+    """A batch at work: in which stage, since when (seconds of the clock), and what it settles."""
+
+    stage: str
+    since: float
+    admitted: float
+    records: int
+    spans: list[SourceSpan]
+
+
 @dataclass(slots=True)
 class _Located:
     """A chunk that is not settled yet: where its records lie in their source."""
@@ -78,6 +89,7 @@ class Run:
         self.policies: dict[str, str] = {
             name: stage.spec.on_failure or topology.config.on_failure for name, stage in topology.stages.items()
         }
+        self.metadata: dict[str, Any] = dict(topology.config.metadata)
         self.letters: list[Letter] = []
         self.changes: list[Change] = []
         self.collected: list[dict[str, Any]] = []
@@ -96,6 +108,8 @@ class Run:
         self.held_in_groups = 0
         """Records that wait in a stream operator for others to be grouped with."""
         self.letters_saved = 0
+        self.places: dict[int, Place] = {}
+        """The batches that stages work on, to be found when nothing moves any more."""
         self.held_by_sinks: Callable[[str, Origin], bool] = lambda stage, origin: False
         self._letter_bytes = 0
         self._located: dict[str, deque[_Located]] = {}
@@ -142,6 +156,16 @@ class Run:
                     waiter.set_result(None)
 
     # --- where records lie ---
+
+    def takes(self, stage: str, batch: Batch, since: float) -> Place:
+        """Note that a stage has begun to work on a batch."""
+        place = Place(stage, since, batch.admitted, len(batch.records), batch.spans)
+        self.places[id(place)] = place
+        return place
+
+    def lets_go(self, place: Place) -> None:
+        """Note that it works on it no more."""
+        del self.places[id(place)]
 
     def locate(self, source: str, first: int, count: int, position: Position | None) -> None:
         """Remember where the records of a chunk lie, until they are settled."""

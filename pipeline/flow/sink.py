@@ -155,7 +155,9 @@ class SinkActor:
         self._metrics.records_in += len(batch.records)
         self._metrics.in_flight += 1
         self._metrics.last_batch = len(batch.records)
+        place = self._run.takes(self.name, batch, started)
         going_on = await self._write(batch, rest)
+        self._run.lets_go(place)
         self._metrics.in_flight -= 1
         seconds = self._run.clock.now() - started
         self._metrics.busy_seconds += seconds
@@ -182,6 +184,8 @@ class SinkActor:
             head = batch_before(self._run, batch, place)
             batch = head if head is not None else Batch([])
         if failed:
+            if batch.ticket is not None:
+                batch.ticket.failed += len(failed)
             # What failed does not count as written; its numbers are marked and settle with the batch.
             batch.keep([origin not in failed for origin in batch.origins()])
         self._run.ledger.settle(batch)

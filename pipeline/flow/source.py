@@ -239,6 +239,7 @@ class SourceActor:
             spans=[(self.name, first, first + count)],
             size=chunk.size or estimate(records),
             admitted=self._run.clock.now(),
+            metadata=self._run.metadata,
         )
         halt = self._take_out_failed(batch, chunk) if chunk.failed else None
         if halt is not None:

@@ -11,9 +11,11 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.errors import DeadlineError, Exit, PipelineError, StorageError
 from pipeline.flow.assembly import Actor, Assembly, Options, assemble, explain
 from pipeline.flow.source import SourceActor
+from pipeline.flow.watching import Watch
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
 from pipeline.watch.events import Events
+from pipeline.watch.exposition import Metric
 from pipeline.watch.history import History, Look, Recorder
 from pipeline.watch.report import (
     Account,
@@ -25,6 +27,7 @@ from pipeline.watch.report import (
     find_bottleneck,
     stage_status,
 )
+from pipeline.watch.window import Lately
 
 __all__ = ("Options", "Supervisor", "failure_of")
 
@@ -64,6 +67,7 @@ class Supervisor:
         self._notes: list[str] = []
         specs = {name: stage.spec for name, stage in topology.stages.items()}
         self._recorder = Recorder(lambda: self._seconds, self._look, specs)
+        self._watched = Watch(topology, self._clock, self._events, lambda: self._seconds, self.status)
 
     # --- for whoever watches and steers ---
 
@@ -120,6 +124,10 @@ class Supervisor:
             checkpoint_age=self._clock.now() - saved if saved is not None else None,
             loop_lag=self._loop_lag,
             bottleneck=find_bottleneck(stages, self._seconds),
+            lately=self.lately(),
+            postponed=self._watched.postponed,
+            alerts=self._watched.alerts,
+            breakers=self._watched.breakers,
         )
 
     def left_behind(self) -> Report | None:
@@ -134,6 +142,14 @@ class Supervisor:
         report.error += f"; what still runs does not end although it is cancelled: {', '.join(going) or 'a stage'}"
         return report
 
+    def lately(self, seconds: float = 60.0) -> Lately:
+        """Return what the run did in its last seconds, up to an hour: rate, share that failed, average batch."""
+        return self._watched.lately(seconds)
+
+    def measures(self) -> list[Metric]:
+        """Return all metrics of the run at this moment; `pipeline.watch.exposition` makes a text of them."""
+        return self._watched.measures()
+
     def history(self) -> History:
         """Return the run over time, up to this moment."""
         return self._recorder.history()
@@ -147,6 +163,7 @@ class Supervisor:
         """
         async with AsyncExitStack() as stack:
             stack.callback(self._events.subscribe(self._recorder.event))
+            stack.callback(self._events.subscribe(self._watched.event))
             await self._start(stack)
             if not self._options.dry_run:
                 await self._work()
@@ -155,6 +172,8 @@ class Supervisor:
             report = await self._close(self._report())
             self._phase = "finished"
             await self._save_report(report)
+            if self._interrupted != "aborted":
+                await self._watched.finish()
         self._events.emit("finished", outcome=report.outcome, exit_code=report.exit_code, **report.account.as_dict())
         return report
 
@@ -192,7 +211,9 @@ class Supervisor:
             run=run.number,
             resumed=assembly.cut is not None,
             stages=list(self._topology.stages),
+            metadata=self._topology.config.metadata,
         )
+        self._watched.begin(assembly, self._checkpointer)
         if self._interrupted == "drained":
             configured: Any = self._topology.config.drain
             self._begin_drain(float(configured))
@@ -205,6 +226,7 @@ class Supervisor:
         with self._scope:
             async with anyio.create_task_group() as around:
                 around.start_soon(self._watch)
+                self._watched.start(around)
                 if self._checkpointer is not None:
                     around.start_soon(self._guard, "the checkpoint", self._checkpointer.run)
                 async with anyio.create_task_group() as group:
@@ -215,8 +237,17 @@ class Supervisor:
 
     async def _guard(self, name: str, actor: Actor) -> None:
         """Run an actor; an error ends the run and is told with the name of the stage."""
+        assert self._assembly is not None
+        metrics = self._assembly.run.metrics
+        stages = [metrics[each] for each in self._assembly.wiring.fused.get(name, [name]) if each in metrics]
+        for stage in stages:
+            self._events.emit("stage_started", stage=stage.name, role=stage.role, workers=stage.concurrency)
         try:
             await actor()
+            for stage in stages:
+                failed = sum(stage.failed.values())
+                counts = {"records": stage.records_in, "batches": stage.batches, "failed": failed}
+                self._events.emit("stage_completed", stage=stage.name, **counts, seconds=self._seconds)
         except Exception as error:
             if self._fault is None:
                 self._fault = explain(self._topology, name, error)
@@ -269,6 +300,7 @@ class Supervisor:
             now = self._clock.now()
             self._loop_lag = max(0.0, now - before - _LAG_EVERY)
             self._recorder.tick()
+            self._watched.tick()
             if now - told >= _PROGRESS_EVERY:
                 told = now
                 account = self._assembly.run.ledger.account.as_dict()

@@ -23,7 +23,10 @@ __all__ = ("check_declared", "check_plan", "check_promises", "label", "stage_tex
 
 def check_declared(config: PipelineConfig, stages: Sequence["PlannedStage"], say: Say) -> None:
     """Say what is wrong with declarations made in Python, which nobody has checked yet."""
-    check_python(config, _Saying(None, say))
+    report = _Saying(None, say)
+    check_python(config, report)
+    for key, text in config.problems() if not report.said else ():
+        say(None, tuple(key.split(".")), text)
     if problem := check_name(config.name):
         say(None, ("name",), problem)
     for stage in stages:

@@ -1,9 +1,11 @@
 """The keys of a pipeline: what stands beside ``stages:`` at the top of a config."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
+from pipeline.plan.watching import AlertsConfig, MetricsConfig
 from pipeline.stage import Declared, Duration, FilePath, OnFailure, Size, key
 
 __all__ = ("CheckpointConfig", "Delivery", "PipelineConfig")
@@ -41,6 +43,22 @@ class PipelineConfig(Declared, kw_only=True):
         CheckpointConfig | Literal["none"] | None,
         key("Where and how often state is saved; none: every run starts anew."),
     ] = None
+
+    metadata: Annotated[
+        dict[str, str | int | float | bool],
+        key("Words about a run: each batch, dead letter, log of the start and `pipeline_info` metric carries them."),
+    ] = field(default_factory=dict[str, str | int | float | bool])
+    alerts: Annotated[AlertsConfig | None, key("When a run tells that something is wrong, and whom.")] = None
+    metrics: Annotated[MetricsConfig | None, key("Where metrics are pushed to while it runs.")] = None
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the keys taken together, each with the key it is about, as in ``alerts.webhook``."""
+        for name, declared in (("alerts", self.alerts), ("metrics", self.metrics)):
+            for inner, text in declared.problems() if declared is not None else ():
+                yield f"{name}.{inner}".removesuffix("."), text
+        bound = self.saved().max_unsettled
+        if self.alerts is not None and self.alerts.backlog is not None and self.alerts.backlog >= bound:
+            yield "alerts.backlog", f"never more than {bound:,} records are unsettled (checkpoint.max_unsettled)"
 
     def saved(self) -> CheckpointConfig:
         """Return what holds for checkpoints where there are any."""

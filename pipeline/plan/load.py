@@ -77,9 +77,21 @@ def load_text(
     document = parse(content, file)
     override(document, overrides, {} if confined else environ)
     secrets = interpolate(document, environ, confined=confined)
+    if confined:
+        _refuse_outside(document)
     if registry is None:
         registry = Registry(None if confined else FilePath(file).absolute().parent, allow_code)
     return _Loading(document, secrets, registry).load()
+
+
+_OUTSIDE: tuple[Path, ...] = (("alerts", "webhook"), ("alerts", "command"), ("metrics", "push"))
+
+
+def _refuse_outside(document: Document) -> None:
+    """A stranger's config starts no programs, and sends nothing anywhere."""
+    for path in _OUTSIDE:
+        if document.find(path) is not None:
+            document.refused.append((path, "a config from elsewhere can't start programs or post to addresses"))
 
 
 _KINDS = tuple((role,) for role in ROLES)
@@ -131,6 +143,7 @@ class _Loading:
         if self._problems or config is None:
             raise self._failed()
         topology = assemble(config.name, config, stages)
+        topology.mask = self._secrets.mask
         check_plan(topology, stages, self._say)
         if self._problems:
             raise self._failed()
@@ -147,7 +160,11 @@ class _Loading:
         if len(self._problems) > before or INVALID in values.values():
             return None
         made = build(PipelineConfig, values, (), self._report)
-        return made if isinstance(made, PipelineConfig) else None
+        if not isinstance(made, PipelineConfig):
+            return None
+        for key, text in made.problems():
+            self._report(tuple(key.split(".")), text)
+        return made if len(self._problems) == before else None
 
     def _listed(self, data: dict[str, Any]) -> list[object] | None:
         if "stages" not in data:

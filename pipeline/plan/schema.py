@@ -46,6 +46,8 @@ class Key:
     expression: bool
     parameters: tuple[str, ...]
     function: bool
+    secret: bool = False
+    """Whether its value is shown nowhere."""
 
 
 def keys_of(declared: type[msgspec.Struct]) -> list[Key]:
@@ -88,6 +90,7 @@ def _key(info: msgspec.structs.FieldInfo, engine: bool) -> Key:
         expression=bool(extra.get("expression")),
         parameters=tuple(extra.get("parameters", ())),
         function=bool(extra.get("function")),
+        secret=bool(extra.get("secret")),
     )
 
 

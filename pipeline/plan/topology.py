@@ -1,6 +1,6 @@
 """The checked plan of a pipeline: its stages in the order of the data, and what follows from them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
@@ -62,6 +62,8 @@ class Topology:
     name: str
     config: PipelineConfig
     stages: dict[str, PlannedStage] = field(default_factory=dict[str, PlannedStage])
+    mask: Callable[[str], str] = str
+    """Hides in a text what the config has from the environment and from files."""
 
     @cached_property
     def sources(self) -> list[PlannedStage]:
@@ -213,13 +215,13 @@ def _differs(declared: Any, key: Key) -> bool:
 
 def _shown(declared: Any, key: Key, hidden: frozenset[str]) -> str:
     value = getattr(declared, key.name)
-    if key.name in hidden:
+    if key.name in hidden or (key.secret and value is not None):
         return HIDDEN
     if callable(value):
         return str(getattr(value, "__qualname__", type(value).__qualname__))
-    return str(value) if not hasattr(value, "__struct_fields__") else ", ".join(_parts(value))
+    return ", ".join(_parts(value)) if isinstance(value, msgspec.Struct) else str(value)
 
 
-def _parts(value: Any) -> Iterator[str]:
-    for name in value.__struct_fields__:
-        yield f"{name} {getattr(value, name)}"
+def _parts(value: msgspec.Struct) -> Iterator[str]:
+    for key in keys_of(type(value)):
+        yield f"{key.name} {_shown(value, key, frozenset())}"

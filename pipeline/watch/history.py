@@ -257,12 +257,15 @@ class Recorder:
         sample.limit = fields["limit"]
         sample.sizes.add(size)
         sample.latencies.add(latency)
+        late = batcher.target is not None and latency > batcher.target
+        sample.over += late
+        if not fields.get("smooth", True):
+            # The plots see it; what is said of the law, which learned nothing from it, leaves it out.
+            return
         if not summary.batches:
             summary.first_size, summary.first_seconds = size, fields["seconds"]
         summary.batches += 1
         summary.records += size
-        late = batcher.target is not None and latency > batcher.target
-        sample.over += late
         summary.over += late
         self._follow_unrest(batcher, late)
 

@@ -89,6 +89,8 @@ def masked(value: Any, mask: Mask) -> Any:
 
 
 def _level(event: str, fields: Mapping[str, Any]) -> int:
+    if event == "alert":
+        return logging.INFO if fields.get("state") in ("cleared", "ended") else logging.WARNING
     if event == "finished" and fields.get("exit_code"):
         return logging.ERROR if fields.get("error") else logging.WARNING
     return _LEVELS.get(event, logging.INFO)

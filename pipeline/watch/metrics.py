@@ -3,8 +3,11 @@
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-__all__ = ("SECONDS_BUCKETS", "Histogram", "StageMetrics")
+from pipeline.watch.sketch import Sketch
 
+__all__ = ("RECORDS_BUCKETS", "SECONDS_BUCKETS", "BatcherMetrics", "Histogram", "StageMetrics")
+
+RECORDS_BUCKETS = (1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0)
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -41,6 +44,45 @@ class Histogram:
         return 0.0
 
 
+class BatcherMetrics:
+    """What became of the batches that a batcher cut. ``target`` are the seconds that it aims at, None without one.
+
+    ``whole`` says that the target holds from the admission of a batch's oldest record, not from dispatch.
+    """
+
+    __slots__ = ("latencies", "over", "record_seconds", "resizes", "sizes", "slot_wait", "target", "through", "uneven")
+
+    def __init__(self, target: float | None = None, whole: bool = True) -> None:
+        self.target = (target, whole)
+        self.sizes = Histogram(RECORDS_BUCKETS)
+        self.record_seconds = Histogram()
+        """Seconds from the admission of a batch's oldest record until the batch was through the sinks."""
+        self.latencies = Sketch()
+        """The same, for percentiles to two percent."""
+        self.slot_wait = Histogram()
+        """Seconds that a batch waited for a permit after it was ready."""
+        self.over = 0
+        """Batches over the target."""
+        self.through = 0
+        self.uneven = 0
+        """Batches that were tried again or held up, from whose time nothing is learned."""
+        self.resizes: dict[str, int] = {}
+        """Changes of the limit, by reason."""
+
+    def done(self, service: float, waited: float, smooth: bool) -> None:
+        """Count a batch that is through: seconds since its dispatch, and of its oldest record before that."""
+        target, whole = self.target
+        self.record_seconds.observe(service + waited)
+        self.latencies.add(service + waited)
+        self.through += 1
+        self.uneven += not smooth
+        self.over += target is not None and (service + waited if whole else service) > target
+
+    def resized(self, reason: str) -> None:
+        """Count a change of the limit."""
+        self.resizes[reason] = self.resizes.get(reason, 0) + 1
+
+
 @dataclass(slots=True)
 class StageMetrics:
     """What one stage has done since the run began. Seconds are wall seconds of its actor."""
@@ -72,6 +114,8 @@ class StageMetrics:
     in_flight: int = 0
     last_batch: int = 0
     state: str = "starting"
+    batcher: BatcherMetrics | None = None
+    """For a batcher: what became of its batches."""
     _smooth: int = 0
 
     def took(self, seconds: float, smooth: bool = True) -> None:

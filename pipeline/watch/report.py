@@ -5,7 +5,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from pipeline.watch.metrics import StageMetrics
+from pipeline.watch.metrics import BatcherMetrics, StageMetrics
+from pipeline.watch.window import Lately
 
 __all__ = (
     "Account",
@@ -79,6 +80,19 @@ class StageStatus(Struct):
     waiting_in: float
     waiting_out: float
     triggers: dict[str, int] = field(default_factory=dict[str, int])
+    success_rate: float = 1.0
+    """The share of the records that it took which did not fail in it."""
+    p50_latency: float = 0.0
+    """For a batcher, in seconds: from the admission of a batch's oldest record until it was through the sinks."""
+    p95_latency: float = 0.0
+    p99_latency: float = 0.0
+    slot_wait: float = 0.0
+    """For a batcher: seconds that a batch waited for a permit when it was ready, on average."""
+    over_target: float = 0.0
+    """For a batcher with a target: the share of its batches that took longer."""
+    target: float | None = None
+    resizes: dict[str, int] = field(default_factory=dict[str, int])
+    """For a batcher: how often its limit changed, by reason."""
 
 
 class ChannelStatus(Struct):
@@ -120,6 +134,14 @@ class Status(Struct):
     checkpoint_age: float | None
     loop_lag: float
     bottleneck: str
+    lately: Lately = field(default_factory=Lately)
+    """The last minute."""
+    postponed: str = ""
+    """Why the last checkpoint could not be taken, if it could not; it is tried again."""
+    alerts: list[str] = field(default_factory=list[str])
+    """What is wrong now, in words."""
+    breakers: dict[str, str] = field(default_factory=dict[str, str])
+    """Stages with a circuit breaker that has opened at least once, and how it is now."""
 
 
 class Report(Struct, kw_only=True):
@@ -169,7 +191,8 @@ def find_bottleneck(stages: Sequence[StageStatus], seconds: float) -> str:
 def stage_status(metrics: StageMetrics, seconds: float) -> StageStatus:
     """Return what a stage's counters say after so many seconds of running."""
     span = max(seconds, 1e-9)
-    return StageStatus(
+    failed = sum(metrics.failed.values())
+    status = StageStatus(
         name=metrics.name,
         role=metrics.role,
         kind=metrics.kind,
@@ -189,4 +212,16 @@ def stage_status(metrics: StageMetrics, seconds: float) -> StageStatus:
         waiting_in=min(1.0, metrics.waiting_in_seconds / span),
         waiting_out=min(1.0, metrics.waiting_out_seconds / span),
         triggers=dict(metrics.triggers),
+        success_rate=1 - failed / metrics.records_in if metrics.records_in else 1.0,
     )
+    if metrics.batcher is not None:
+        _add_latencies(status, metrics.batcher)
+    return status
+
+
+def _add_latencies(status: StageStatus, batcher: BatcherMetrics) -> None:
+    status.p50_latency, status.p95_latency, status.p99_latency = map(batcher.latencies.quantile, (0.5, 0.95, 0.99))
+    status.slot_wait = batcher.slot_wait.mean
+    status.target = batcher.target[0]
+    status.over_target = batcher.over / batcher.through if batcher.through else 0.0
+    status.resizes = dict(batcher.resizes)

@@ -216,7 +216,9 @@ def test_a_slow_run_tells_its_progress_every_five_seconds_and_its_signal_at_once
     assert progress["total"] == 100_000
     assert progress["processed"] + progress["failed"] + progress["remaining"] == progress["total"]
     assert progress["rate"] > 0
-    assert {"batch", "notice", "draining", "finished"} >= {str(each["event"]) for each in events(said)}
+    assert {"batch", "notice", "draining", "stage_completed", "finished"} >= {
+        str(each["event"]) for each in events(said)
+    }
     assert events(said)[-1]["exit_code"] == 143
 
 

@@ -37,6 +37,8 @@ class Bench:
         self.clock = ManualClock()
         self.batches: list[dict[str, Any]] = []
         """Of each batch that the law was shown: size, seconds, waited, limit."""
+        self.uneven: list[dict[str, Any]] = []
+        """The same of those that it was not shown, because they were tried again or held up."""
         self.resizes: list[dict[str, Any]] = []
         self.received: list[tuple[float, list[Any]]] = []
         """When a batch was taken by the first stage that takes time, and its records."""
@@ -93,7 +95,9 @@ class Bench:
         self.most_busy = max(self.most_busy, self.busy)
 
     def _hear(self, event: str, fields: Mapping[str, Any]) -> None:
-        if event == "batch":
+        if event == "batch" and not fields["smooth"]:
+            self.uneven.append({"at": self.clock.now(), **fields})
+        elif event == "batch":
             self.batches.append({"at": self.clock.now(), **fields})
         elif event == "resize":
             self.resizes.append({"at": self.clock.now(), **fields})
@@ -169,6 +173,12 @@ async def test_batches_that_were_retried_or_halved_teach_the_law_nothing() -> No
     assert report.account.skipped == 1
     assert report.account.written == 299
     assert report.stages[1].batches - len(bench.batches) == 2
+    # They are told all the same, with what became of them: plots would miss the worst moments.
+    assert [batch["failed"] for batch in bench.uneven] == [0, 1]
+    assert bench.uneven[0]["seconds"] > TARGET
+    assert report.stages[1].over_target >= 1 / report.stages[1].batches
+    assert report.stages[1].p99_latency > TARGET > report.stages[1].p50_latency > 0
+    assert sum(report.stages[1].resizes.values()) >= 2
     # A wait of up to 10 s in between would show in the times.
     assert max(batch["seconds"] for batch in bench.batches) < 0.1
     assert max(bench.limits()) == 10

@@ -1,0 +1,145 @@
+"""What is kept of a run for those who watch it: the last hour, breakers, alerts and metrics."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pipeline.clock import Clock
+from pipeline.flow.assembly import Assembly
+from pipeline.flow.telling import AlertTeller, MetricsPusher
+from pipeline.flow.whereabouts import whereabouts
+from pipeline.plan.topology import Topology
+from pipeline.settle.checkpointer import Checkpointer
+from pipeline.watch.alerts import Seen
+from pipeline.watch.events import Events
+from pipeline.watch.exposition import Metric
+from pipeline.watch.measures import measures
+from pipeline.watch.report import Status
+from pipeline.watch.window import Counted, Lately, Window
+
+__all__ = ("Watch",)
+
+
+class Watch:
+    """Watches one run. ``seconds`` are those since its beginning, ``status`` is the run at this moment."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        clock: Clock,
+        events: Events,
+        seconds: Callable[[], float],
+        status: Callable[[], Status],
+    ) -> None:
+        config = topology.config
+        self._topology = topology
+        self._events = events
+        self._seconds = seconds
+        self._status = status
+        self._assembly: Assembly | None = None
+        self._checkpointer: Checkpointer | None = None
+        self._window = Window()
+        self._breakers: dict[str, tuple[str, float]] = {}
+        self._was_postponed = False
+        self._teller: AlertTeller | None = None
+        self._pusher: MetricsPusher | None = None
+        if config.alerts is not None:
+            self._teller = AlertTeller(config.alerts, topology.name, clock, events, topology.mask)
+        if config.metrics is not None:
+            self._pusher = MetricsPusher(config.metrics, clock, events, self.measures, topology.mask)
+
+    @property
+    def alerts(self) -> list[str]:
+        """What is wrong now, in words."""
+        return self._teller.up if self._teller is not None else []
+
+    @property
+    def breakers(self) -> dict[str, str]:
+        """How each circuit breaker is that has opened at least once."""
+        return {stage: state for stage, (state, _) in self._breakers.items()}
+
+    @property
+    def postponed(self) -> str:
+        """Why the last checkpoint could not be taken, if it could not."""
+        return self._checkpointer.postponed if self._checkpointer is not None else ""
+
+    def begin(self, assembly: Assembly, checkpointer: Checkpointer | None) -> None:
+        """Take note that the run begins."""
+        self._assembly, self._checkpointer = assembly, checkpointer
+        if self._teller is not None:
+            run = assembly.run
+            self._teller.begin(lineage=run.lineage, run=run.number, metadata=run.metadata)
+
+    def start(self, group: TaskGroup) -> None:
+        """Start the tasks that tell others; they end when they are cancelled."""
+        for each in (self._teller, self._pusher):
+            if each is not None:
+                group.start_soon(each.run)
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Take note of a log event: the breakers tell by these."""
+        if name == "breaker":
+            stage, state = str(fields.get("stage")), str(fields.get("state"))
+            before = self._breakers.get(stage)
+            # Half open is open still: nobody knows yet that anything gets through.
+            since = before[1] if before is not None and before[0] != "closed" else self._seconds()
+            self._breakers[stage] = (state, since)
+
+    def tick(self) -> None:
+        """Look at the run."""
+        self._window.add(self._counted())
+        if bool(self.postponed) != self._was_postponed:
+            self._was_postponed = not self._was_postponed
+            text = f"no checkpoint could be taken: {self.postponed}; it is tried again"
+            told = ("warning", text) if self._was_postponed else ("notice", "checkpoints are taken again")
+            self._events.emit(told[0], text=told[1])
+        if self._teller is not None:
+            self._teller.look(self._seen())
+
+    async def finish(self) -> None:
+        """Tell others of the end, for a few seconds at most."""
+        with anyio.CancelScope(shield=True):
+            if self._teller is not None:
+                self._teller.end(self._seconds())
+                await self._teller.finish()
+            if self._pusher is not None:
+                await self._pusher.finish()
+
+    def lately(self, seconds: float) -> Lately:
+        """Return what the run did in its last seconds, up to an hour."""
+        return self._window.lately(self._counted(), seconds)
+
+    def measures(self) -> list[Metric]:
+        """Return all metrics of the run at this moment."""
+        if self._assembly is None:
+            return measures(self._status(), (), {})
+        run = self._assembly.run
+        about = {"lineage": run.lineage, "run": run.number, **run.metadata}
+        laws = {batcher.name: batcher.law.status() for batcher in self._assembly.batchers}
+        return measures(self._status(), run.metrics.values(), laws, about)
+
+    def _counted(self) -> Counted:
+        if self._assembly is None:
+            return Counted()
+        run, account = self._assembly.run, self._assembly.run.ledger.account
+        batchers = [run.metrics[batcher.name] for batcher in self._assembly.batchers]
+        return Counted(
+            seconds=self._seconds(),
+            read=account.read,
+            ended=account.settled,
+            failed=account.dead_lettered + account.collected + account.skipped,
+            batches=sum(each.batches for each in batchers),
+            batched=sum(each.records_out for each in batchers),
+        )
+
+    def _seen(self) -> Seen:
+        assert self._assembly is not None
+        assembly = self._assembly
+        return Seen(
+            self._counted(),
+            {name: (each.number, each.unsettled) for name, each in assembly.run.ledger.frontiers.items()},
+            {stage: since for stage, (state, since) in self._breakers.items() if state != "closed"},
+            lambda source: whereabouts(assembly, source),
+        )
