@@ -6,15 +6,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pipeline.batch import Batch, Failed, Many, Origin
     from pipeline.errors import (
+        Closed,
         ConfigError,
         DeadlineError,
+        DeadlinePassed,
         LockedError,
+        Overloaded,
         PipelineError,
         RecordError,
+        RecordFailed,
+        Refused,
         StageError,
         StateError,
         StorageError,
+        SubmitError,
         Unavailable,
+        Unfinished,
     )
     from pipeline.pipeline import Pipeline
     from pipeline.watch.report import Report
@@ -23,20 +30,27 @@ __version__ = "0.1.0"
 
 __all__ = (
     "Batch",
+    "Closed",
     "ConfigError",
     "DeadlineError",
+    "DeadlinePassed",
     "Failed",
     "LockedError",
     "Many",
     "Origin",
+    "Overloaded",
     "Pipeline",
     "PipelineError",
     "RecordError",
+    "RecordFailed",
+    "Refused",
     "Report",
     "StageError",
     "StateError",
     "StorageError",
+    "SubmitError",
     "Unavailable",
+    "Unfinished",
 )
 
 

@@ -13,6 +13,14 @@
     RecordError                   raised by stages: this record is bad, its neighbours are not
     RecordErrors                  raised by sinks: these records of the batch are bad
     Unavailable                   raised by stages: the other side cannot be reached just now
+
+    SubmitError                   what a caller of `submit` is told
+    ├── Refused                   the record was not worked on
+    │   ├── Overloaded            as many wait as may
+    │   ├── DeadlinePassed        the caller's deadline came first
+    │   └── Closed                the service drains, has ended or has failed
+    ├── Unfinished                the service ended before the record was through
+    └── RecordFailed              the record failed; holds its error
 """
 
 from collections.abc import Mapping
@@ -21,18 +29,25 @@ from enum import IntEnum
 from typing import Any
 
 __all__ = (
+    "Closed",
     "ConfigError",
     "DeadlineError",
+    "DeadlinePassed",
     "Exit",
     "LockedError",
+    "Overloaded",
     "PipelineError",
     "Problem",
     "RecordError",
     "RecordErrors",
+    "RecordFailed",
+    "Refused",
     "StageError",
     "StateError",
     "StorageError",
+    "SubmitError",
     "Unavailable",
+    "Unfinished",
 )
 
 
@@ -139,3 +154,55 @@ class Unavailable(Exception):
     def __init__(self, text: str = "unavailable", retry_after: float | None = None) -> None:
         super().__init__(text)
         self.retry_after = retry_after
+
+
+class SubmitError(Exception):
+    """Raised by `submit` when there is no answer; the service runs on, or its own error says why not."""
+
+
+class Refused(SubmitError):
+    """Raised when nothing was done with the record: it may be submitted again."""
+
+
+class Overloaded(Refused):
+    """Raised when as many records wait as the inlet's ``capacity`` allows."""
+
+
+class Closed(Refused):
+    """Raised when the service takes no more records: it drains, has ended, or has failed."""
+
+
+class DeadlinePassed(Refused):
+    """Raised when the caller's deadline came before the answer.
+
+    ``began`` says whether the record had been taken out of the line: then it is dropped before the next work on it, and
+    what was done before stays done.
+    """
+
+    def __init__(self, text: str, began: bool = False) -> None:
+        super().__init__(text)
+        self.began = began
+
+
+class Unfinished(SubmitError):
+    """Raised when the service ended before the record was through: it may have been written, or not."""
+
+
+class RecordFailed(SubmitError):
+    """Raised when the record failed for good, and is settled by that.
+
+    ``error`` is what its stage raised, ``attempts`` how often it was tried, ``letter`` the id of its dead letter where
+    ``on_failure: dead_letter`` saved one, ``unavailable`` says that what the stage depends on could not be reached: the
+    record is not to blame. ``records`` is what had reached the sinks nonetheless, where one record became several.
+    """
+
+    def __init__(
+        self, text: str, stage: str, error: BaseException, attempts: int = 1, letter: int | None = None
+    ) -> None:
+        super().__init__(f"{text} (dead letter {letter})" if letter is not None else text)
+        self.stage = stage
+        self.error = error
+        self.attempts = attempts
+        self.letter = letter
+        self.unavailable = False
+        self.records: list[Any] = []

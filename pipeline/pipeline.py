@@ -5,12 +5,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Never, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, cast
 
 from pipeline.chain import Chain
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.flow.supervisor import Options, Supervisor, failure_of
+from pipeline.flow.witness import Witness
 from pipeline.keywords import refuse_arguments
 from pipeline.plan.document import Mark
 from pipeline.plan.keys import CheckpointConfig, Delivery, PipelineConfig
@@ -22,6 +23,9 @@ from pipeline.plan.watching import AlertsConfig, MetricsConfig
 from pipeline.stage import OnFailure, Source, Stage
 from pipeline.watch.events import Events, Subscriber
 from pipeline.watch.report import Report
+
+if TYPE_CHECKING:
+    from pipeline.service.service import Service
 
 __all__ = ("Pipeline",)
 
@@ -187,10 +191,15 @@ class Pipeline:
         limit: int | None = None,
         clock: Clock | None = None,
         subscribers: Iterable[Subscriber] = (),
+        witness: Witness | None = None,
     ) -> Supervisor:
-        """Return what makes one run, for whoever wants to watch and drain it; the arguments are those of `run`."""
+        """Return what makes one run, for whoever wants to watch and drain it; the arguments are those of `run`.
+
+        ``witness`` is told what becomes of each record.
+        """
         options = Options(fresh, accept_changes, repeat, dry_run, limit)
-        return Supervisor(self.topology(), options, clock=clock, events=Events(tuple(subscribers)))
+        events = Events(tuple(subscribers))
+        return Supervisor(self.topology(), options, clock=clock, events=events, witness=witness)
 
     async def run(
         self,
@@ -226,6 +235,33 @@ class Pipeline:
         if failure is not None:
             raise failure
         return report
+
+    def service(
+        self,
+        *,
+        answer: str | None = None,
+        fresh: bool = False,
+        accept_changes: bool = False,
+        clock: Clock | None = None,
+        subscribers: Iterable[Subscriber] = (),
+    ) -> "Service":
+        """Return the pipeline as a service of this event loop: ``async with pipeline.service() as service``.
+
+        Records are submitted to its inlet, and whoever submits one gets its answer. ``answer`` names the sink whose
+        records are the answers, where there are several; the other arguments are those of `run`.
+
+        :raises ConfigError: when the composition is wrong, has no inlet, or collects what nobody would take away.
+        """
+        from pipeline.service.service import Service
+
+        return Service(
+            self,
+            answer=answer,
+            fresh=fresh,
+            accept_changes=accept_changes,
+            clock=clock,
+            subscribers=subscribers,
+        )
 
     def __repr__(self) -> str:
         stages = " | ".join(each.name or kind_of(each.spec) for each in self._placed)

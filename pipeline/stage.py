@@ -32,6 +32,7 @@ __all__ = (
     "Each",
     "EachAsync",
     "Failed",
+    "Feed",
     "FilePath",
     "FilePaths",
     "FunctionContext",
@@ -39,6 +40,7 @@ __all__ = (
     "Many",
     "NamedFile",
     "OnFailure",
+    "Place",
     "Position",
     "PositionWriter",
     "Processor",
@@ -258,6 +260,8 @@ class Source(Stage, kw_only=True):
     role: ClassVar[str] = "source"
     shares: ClassVar[bool] = False
     """Whether its records belong to somebody else too, so that the engine hands on shallow copies."""
+    fed: ClassVar[bool] = False
+    """Whether its own process hands it the records: whether its reader is a `Feed`."""
     python_only: ClassVar[bool] = False
     """Whether it needs a live object, so that no config can name it."""
 
@@ -495,10 +499,11 @@ class Chunk:
     ``failed`` are the indexes of ``records`` that hold a `Failed` (a line that can't be parsed, for instance): each
     takes a number like any record. ``cursors`` gives the cursor behind the record at an index, for sources whose
     cursor is each record's own key; left out, a resume reads the chunk again and skips what is settled. ``position``
-    says where a record lies. ``size`` is the bytes of the records. Cursors are JSON-able.
+    says where a record lies. ``size`` is the bytes of the records. ``numbered`` is called with the number of the first
+    record, in the turn in which the engine gave it. Cursors are JSON-able.
     """
 
-    __slots__ = ("cursor", "cursors", "failed", "position", "records", "size")
+    __slots__ = ("cursor", "cursors", "failed", "numbered", "position", "records", "size")
 
     def __init__(
         self,
@@ -509,6 +514,7 @@ class Chunk:
         failed: Sequence[int] = (),
         cursors: Callable[[int], Any] | None = None,
         position: Position | None = None,
+        numbered: Callable[[int], None] | None = None,
     ) -> None:
         self.records = records
         self.cursor = cursor
@@ -516,6 +522,7 @@ class Chunk:
         self.failed = failed
         self.cursors = cursors
         self.position = position
+        self.numbered = numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,6 +555,76 @@ class Reader:
         """Let go of everything; called once, also after a failed read."""
 
 
+class Place:
+    """A record in the line of a `Feed`; make a subclass to remember who put it there.
+
+    ``priority``: the highest is read first. ``since`` is when it was put, in seconds of the engine's clock. ``waits``
+    turns False when it is read or withdrawn.
+    """
+
+    __slots__ = ("priority", "record", "since", "waits")
+
+    def __init__(self, record: Any, priority: int = 0) -> None:
+        self.record = record
+        self.priority = priority
+        self.since = 0.0
+        self.waits = False
+
+
+class Feed(Reader):
+    """A source that its own process feeds, as a service does with what is submitted. For one event loop."""
+
+    wanted: Callable[[], int] | None = None
+    """Set by the engine: returns how many records the stages behind can use at a time, for the next chunk."""
+    numbered: Callable[[int, Sequence[Place]], None] | None = None
+    """Set by whoever feeds it: told of places whose records were read, and the number of the first of them."""
+
+    @property
+    def capacity(self) -> int:
+        """Places that may wait at a time."""
+        raise NotImplementedError
+
+    @property
+    def waiting(self) -> int:
+        """Places that wait now."""
+        raise NotImplementedError
+
+    def put_nowait(self, place: Place) -> None:
+        """Let a place wait to be read.
+
+        :raises anyio.WouldBlock: when there is no room.
+        :raises anyio.ClosedResourceError: when the input is closed.
+        """
+        raise NotImplementedError
+
+    async def put(self, place: Place) -> None:
+        """Wait for room, in the order of those who do, and let a place wait to be read.
+
+        :raises anyio.ClosedResourceError: when the input is closed.
+        """
+        raise NotImplementedError
+
+    def withdraw(self, place: Place) -> bool:
+        """Take a place out of the line; tell whether it still was in it."""
+        raise NotImplementedError
+
+    def withdraw_all(self) -> list[Place]:
+        """Take all places out of the line and return them."""
+        raise NotImplementedError
+
+    def hold(self) -> None:
+        """Give no records to the engine until `go_on`; places may be put meanwhile."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Give records again."""
+        raise NotImplementedError
+
+    def close_input(self) -> None:
+        """Take no more places; those that wait are still read, also after `hold`, and then the source ends."""
+        raise NotImplementedError
+
+
 # --- a processor while it runs ----------------------------------------------------------------------------------------
 
 
@@ -557,6 +634,8 @@ class Work:
 
     close: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
     """Lets go of everything; called once."""
+    resize: Callable[[int], None] | None = field(default=None, kw_only=True)
+    """Takes note of another ``concurrency``, where the work has places of its own."""
 
 
 @dataclass(slots=True)

@@ -144,6 +144,19 @@ class AdaptiveLaw:
             changes.append(self._change(before, reason or bound))
         return changes
 
+    def retarget(self, target_latency: float) -> None:
+        """Go by another target from now on; what was learned of the batches' time stays.
+
+        :raises ValueError: if it is not a positive number of seconds.
+        """
+        if not 0.0 < target_latency < math.inf:
+            raise ValueError(f"target_latency must be more than 0 seconds, not {target_latency}")
+        self._target = self._setting[0] = target_latency
+        self._budget = target_latency * (1.0 - cast(float, self._setting[3]))
+        self._misses = 0
+        if self._model:
+            self._choose()
+
     def learned(self) -> dict[str, object]:
         """Return limit, model and ratios: some 4 KB as JSON; nothing before the first observation."""
         if not self._model:

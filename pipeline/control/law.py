@@ -48,7 +48,7 @@ class Change:
     `first` (the first batch was timed), `growth` (as far as sizes already tried allow), `fit` (the estimate was
     refined), `slower` and `faster` (the time of a batch changed, older batches were forgotten), `bounds` (held by the
     smallest or largest size allowed), `infeasible` (even the smallest batch takes longer than the target) and
-    `feasible` (no longer so). The last two may leave the limit as it was.
+    `feasible` (no longer so), `target` (another target was set). The last three may leave the limit as it was.
 
     `notable` is false for the small corrections between two changes worth a line in a log.
     """

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.batch import Batch, Ticket, exact_spans
+from pipeline.control.adaptive import AdaptiveLaw
 from pipeline.control.law import Law, Observation, permits_for
+from pipeline.errors import ConfigError
 from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import Outlet, batch_before, join
 from pipeline.flow.run import Failure, Halt, Run
@@ -136,6 +138,34 @@ class BatcherActor:
         """Return what it holds and has not sent on."""
         pieces = [piece for each in (*self._full, *self._open.values()) for piece in each.pieces]
         return pieces if self._hand is None else [*pieces, self._hand]
+
+    def resized(self, stage: str, concurrency: int) -> None:
+        """Take note that a stage behind works on so many batches at a time."""
+        for leg in {id(leg): leg for path in self._paths for leg in path}.values():
+            if any(metrics.name == stage for metrics in leg.stages):
+                leg.concurrency = concurrency
+        self._inbox.poke()
+
+    @property
+    def has_target(self) -> bool:
+        """Whether its batches are sized for a target latency."""
+        return isinstance(self.law, AdaptiveLaw)
+
+    def retarget(self, seconds: float) -> None:
+        """Size batches for another target latency; an open one may still grow with it.
+
+        :raises ConfigError: when the batcher has no target.
+        """
+        if not isinstance(self.law, AdaptiveLaw):
+            raise ConfigError(f"stage '{self.name}' (batcher {self._metrics.kind}): it has no target latency")
+        before = self.law.limit
+        self.law.retarget(seconds)
+        self._metrics.limit = self.law.limit
+        self._raise_limits()
+        self._run.events.emit("retarget", stage=self.name, target=seconds)
+        if self.law.limit != before:
+            self._run.events.emit("resize", stage=self.name, before=before, limit=self.law.limit, reason="target")
+        self._inbox.poke()
 
     @property
     def _ended(self) -> bool:
@@ -307,9 +337,15 @@ class BatcherActor:
         if now >= deadline:
             return self._timed_reason
         # Nobody else is expected in time, and nobody waits at the door: then waiting helps nobody.
-        if not len(self._inbox) and self._hand is None and not self.law.expects(deadline - now):
+        if not len(self._inbox) and self._hand is None and not self._expects(batch, deadline - now):
             return "idle"
         return ""
+
+    def _expects(self, batch: _Open, remaining: float) -> bool:
+        witness = self._run.witness
+        if witness is not None and self.has_target and not witness.expects(batch.count):
+            return False
+        return self.law.expects(remaining)
 
     @property
     def _timed_reason(self) -> str:

@@ -74,6 +74,11 @@ class Channel:
             self.peak_records = self.records
         self._wake_receiver()
 
+    async def emptied(self) -> None:
+        """Wait, in line with those who send, until nothing is inside."""
+        if self._queue and not self.abandoned:
+            await self._wait_for_room(Batch([], size=self.max_bytes + 1))
+
     async def receive(self) -> Batch | None:
         """Return the next batch, waiting for one; None when all senders have closed and nothing is left."""
         while not self._queue:

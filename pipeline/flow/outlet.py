@@ -49,6 +49,11 @@ class Outlet:
         else:
             await self._route(batch)
 
+    async def emptied(self) -> None:
+        """Wait until the stages behind have taken all that was sent."""
+        for branch in self.branches:
+            await branch.channel.emptied()
+
     def close(self) -> None:
         """Tell the stages behind that nothing more comes."""
         for branch in self.branches:

@@ -30,31 +30,41 @@ class ProcessorActor:
     ) -> None:
         self.name = steps[0].name
         self._run = run
-        self._steps = steps
+        self.steps = steps
         self._inbox = inbox
         self._outlet = outlet
         self._concurrency = concurrency
         self._ordered = ordered
+        self._window: Window | None = None
         self._metrics = [step.metrics for step in steps]
 
     async def run(self) -> None:
         """Work until the inbox ends; then close the outlet. A record that stops the run ends it early."""
         self._set_state("running")
         try:
-            if self._concurrency == 1:
-                await self._one_by_one()
-            else:
-                window = Window(self._concurrency, self._ordered)
+            if not await self._one_by_one():
+                window = self._window = Window(self._concurrency, self._ordered)
                 await window.run(self._receive, lambda batch: self._work(batch, window.workers.rest))
             await self._finish()
         finally:
             self._set_state("stopped")
             self._outlet.close()
 
-    async def _one_by_one(self) -> None:
-        while (batch := await self._receive()) is not None:
-            if not await (await self._work(batch, nullcontext))():
-                return
+    def resize(self, concurrency: int) -> None:
+        """Work on so many batches at a time from the next one on; records, where its function takes them singly."""
+        self._concurrency = concurrency
+        if self._window is not None:
+            self._window.resize(concurrency)
+        for step in self.steps:
+            step.resize(concurrency)
+
+    async def _one_by_one(self) -> bool:
+        """Work without the cost of a window as long as that will do; tell whether the inbox has ended."""
+        while self._concurrency == 1:
+            batch = await self._receive()
+            if batch is None or not await (await self._work(batch, nullcontext))():
+                return True
+        return False
 
     async def _receive(self) -> Batch | None:
         started = self._run.clock.now()
@@ -69,7 +79,8 @@ class ProcessorActor:
         ticket = batch.ticket
         place = self._run.takes(self.name, batch, self._run.clock.now())
         try:
-            for step in self._steps:
+            self._run.drop_late(batch)
+            for step in self.steps if batch.records else ():
                 started = self._run.clock.now()
                 place.stage, place.since = step.name, started
                 step.metrics.in_flight += 1
@@ -129,10 +140,10 @@ class ProcessorActor:
         return halt is None
 
     async def _finish(self) -> None:
-        for index, step in enumerate(self._steps):
+        for index, step in enumerate(self.steps):
             batch = await step.finish()
             if batch is not None:
-                for later in self._steps[index + 1 :]:
+                for later in self.steps[index + 1 :]:
                     batch, _ = await later.run(batch)
                 await self._hand_on(batch, None)
 

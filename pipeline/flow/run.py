@@ -10,6 +10,7 @@ from pipeline.batch import Batch, Origin, SourceSpan
 from pipeline.cause import cause_of, text_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
+from pipeline.flow.witness import Witness
 from pipeline.plan.topology import Topology
 from pipeline.settle.cut import Change, Cut, Letter
 from pipeline.settle.ledger import End, Ledger
@@ -32,6 +33,8 @@ class Failure:
     record: Any
     error: BaseException
     attempts: int = 1
+    unavailable: bool = False
+    """Whether it is not the record that is to blame."""
 
 
 class Halt(Exception):
@@ -110,6 +113,8 @@ class Run:
         self.letters_saved = 0
         self.places: dict[int, Place] = {}
         """The batches that stages work on, to be found when nothing moves any more."""
+        self.witness: Witness | None = None
+        """Who is told what becomes of records; see `attend`."""
         self.held_by_sinks: Callable[[str, Origin], bool] = lambda stage, origin: False
         self._letter_bytes = 0
         self._located: dict[str, deque[_Located]] = {}
@@ -154,6 +159,29 @@ class Run:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+
+    # --- who waits for answers ---
+
+    def attend(self, witness: Witness) -> None:
+        """Tell somebody what becomes of records, before the first is read: no failure of theirs ends the run."""
+        self.witness = self.ledger.watcher = witness
+        self.policies = {name: "answer" if policy == "stop" else policy for name, policy in self.policies.items()}
+
+    def answers(self, batch: Batch) -> bool:
+        """Tell whether somebody is told of all failures in a batch, also when the other side can't be reached."""
+        return self.witness is not None and self.witness.answers(batch.sources)
+
+    def drop_late(self, batch: Batch) -> None:
+        """Take out of a batch, before work on it, what nobody waits for any more."""
+        mask = self.witness.in_time(batch) if self.witness is not None else None
+        if mask is None:
+            return
+        for index, wanted in enumerate(mask):
+            if not wanted:
+                self.ledger.mark(batch.origin(index), End.SKIPPED)
+        if batch.ticket is not None:
+            batch.ticket.smooth = False
+        batch.keep(mask)
 
     # --- where records lie ---
 
@@ -200,19 +228,22 @@ class Run:
             # It was written before a crash: it counts as written, whatever became of it this time.
             self.ledger.mark(origin, End.WRITTEN)
             return None
-        policy = self.policies[stage]
+        policy, witness = self._policy(stage, origin, failure)
         self.metrics[stage].fail(policy)
         position = self.position_of(origin)
         if self.events:
             self._tell(stage, policy, position, origin, failure.error)
+        letter = None
         if policy == "stop":
             return Halt(stage, f"{planned.role} {planned.kind}", position, failure.error)
         if policy == "dead_letter":
-            self._bury(stage, batch, origin, position, failure)
+            letter = self._bury(stage, batch, origin, position, failure)
         elif policy == "collect":
             self._collect(stage, origin, position, failure)
         else:
             self.ledger.mark(origin, End.SKIPPED)
+        if witness is not None:
+            witness.failed(stage, origin, position, failure, letter)
         return None
 
     def _tell(self, stage: str, policy: str, position: str, origin: Origin, error: BaseException) -> None:
@@ -221,7 +252,14 @@ class Run:
             "failed", stage=stage, outcome=policy, position=position, error=str(error), error_type=kind, key=key
         )
 
-    def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> None:
+    def _policy(self, stage: str, origin: Origin, failure: Failure) -> tuple[str, Witness | None]:
+        """Return what is done with a record that failed, and who is told of it."""
+        policy = self.policies[stage]
+        if self.witness is not None and self.witness.answers(origin.source):
+            return "answer" if failure.unavailable else policy, self.witness
+        return "stop" if policy == "answer" else policy, None
+
+    def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> Letter:
         self.ledger.mark(origin, End.DEAD_LETTERED)
         letter = Letter(
             stage=stage,
@@ -251,6 +289,7 @@ class Run:
         )
         if len(self.letters) >= _FORCE_LETTERS or self._letter_bytes >= _FORCE_LETTER_BYTES:
             self.request_cut()
+        return letter
 
     def _collect(self, stage: str, origin: Origin, position: str, failure: Failure) -> None:
         self.ledger.mark(origin, End.COLLECTED)
@@ -281,6 +320,8 @@ class Run:
         if cut.changes:
             saved = set(map(id, cut.changes))
             self.changes[:] = [change for change in self.changes if id(change) not in saved]
+        if self.witness is not None:
+            self.witness.saved(cut)
 
 
 _NUMBER_MASK = (1 << 40) - 1

@@ -47,6 +47,8 @@ class SinkActor:
         self._keeps = False
         # What was written since, as far as the frontier has not passed it.
         self._written: list[tuple[str, Sequence[int], list[str] | None]] = []
+        self._concurrency = sink.concurrency
+        self._window: Window | None = None
         self._writing = anyio.Lock(fast_acquire=True)
 
     async def open(self) -> None:
@@ -75,15 +77,20 @@ class SinkActor:
         """Write until the inbox ends."""
         self._metrics.state = "running"
         try:
-            if self._sink.concurrency == 1:
-                while (batch := await self._receive()) is not None:
-                    if not await (await self._take(batch, nullcontext))():
-                        return
-            else:
-                window = Window(self._sink.concurrency, True)
-                await window.run(self._receive, lambda batch: self._take(batch, window.workers.rest))
+            while self._concurrency == 1:
+                batch = await self._receive()
+                if batch is None or not await (await self._take(batch, nullcontext))():
+                    return
+            window = self._window = Window(self._concurrency, True)
+            await window.run(self._receive, lambda batch: self._take(batch, window.workers.rest))
         finally:
             self._metrics.state = "stopped"
+
+    def resize(self, concurrency: int) -> None:
+        """Write so many batches at a time from the next one on."""
+        self._metrics.concurrency = self._concurrency = concurrency
+        if self._window is not None:
+            self._window.resize(concurrency)
 
     # --- a cut ---
 
@@ -152,6 +159,7 @@ class SinkActor:
     async def _take(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
         """Write a batch and settle it; returns what says whether to go on."""
         started = self._run.clock.now()
+        self._run.drop_late(batch)
         self._metrics.records_in += len(batch.records)
         self._metrics.in_flight += 1
         self._metrics.last_batch = len(batch.records)
@@ -208,6 +216,10 @@ class SinkActor:
         except Spent as spent:
             if isinstance(spent.error, RecordErrors):
                 return await self._put_rest(part, rest, failed, spent, spent.error)
+            if spent.kind is Kind.UNAVAILABLE and self._run.answers(part):
+                for index in range(len(part.records)):
+                    self._fail(part, index, spent.error, spent.attempts, failed, unavailable=True)
+                return None
             if spent.kind is Kind.UNAVAILABLE:
                 kind = f"sink {self._metrics.kind}"
                 origin = part.origin(0)
@@ -237,10 +249,16 @@ class SinkActor:
         return stopped
 
     def _fail(
-        self, part: Batch, index: int, error: Exception, attempts: int, failed: set[Origin]
+        self,
+        part: Batch,
+        index: int,
+        error: Exception,
+        attempts: int,
+        failed: set[Origin],
+        unavailable: bool = False,
     ) -> tuple[Halt, Origin] | None:
         origin = part.origin(index)
-        halt = self._run.fail(self.name, part, index, Failure(part.records[index], error, attempts))
+        halt = self._run.fail(self.name, part, index, Failure(part.records[index], error, attempts, unavailable))
         if halt is not None:
             return halt, origin
         failed.add(origin)
@@ -281,6 +299,8 @@ class SinkActor:
         self._metrics.records_out += len(batch.records)
         if self._keeps:
             self._written.extend(batch.by_source())
+        if self._run.witness is not None:
+            self._run.witness.wrote(self.name, batch)
 
     def _drop_held(self, batch: Batch) -> Batch:
         held = [origin in self._held for origin in batch.origins()]

@@ -17,7 +17,7 @@ from pipeline.flow.run import Broken, Failure, Halt, Run
 from pipeline.settle.cut import SourcePoint
 from pipeline.sizes import estimate
 from pipeline.spans import Spans
-from pipeline.stage import Chunk, Reader, Source, SourceContext
+from pipeline.stage import Chunk, Feed, Reader, Source, SourceContext
 
 __all__ = ("SourceActor",)
 
@@ -153,16 +153,23 @@ class SourceActor:
         if reader is not None:
             await reader.close()
 
+    @property
+    def _reading(self) -> bool:
+        # Whoever has put a record into a feed waits for its answer: a drain reads it to its end.
+        return self._run.reading or (isinstance(self._reader, Feed) and self._run.halt is None)
+
     def _interrupt(self) -> None:
-        if self._scope is not None:
+        if isinstance(self._reader, Feed):
+            self._reader.close_input()
+        if self._scope is not None and not self._reading:
             self._scope.cancel()
 
     async def _read(self) -> None:
         assert self._reader is not None
         async with aclosing(_generator(self._reader.read())) as chunks:
-            while self._run.reading and self._limit != 0:
+            while self._reading and self._limit != 0:
                 await self._wait_for_room()
-                if not self._run.reading:
+                if not self._reading:
                     return
                 chunk = await self._next(chunks)
                 if chunk is None:
@@ -175,8 +182,11 @@ class SourceActor:
         # Counted before the room is looked for: whoever looks and finds none has batchers flush for us.
         self._run.waiting_for_room += 1
         try:
-            while self._run.reading and not self._room():
+            while self._reading and not self._room():
                 await self._run.settled()
+            if isinstance(self._reader, Feed):
+                # What has left its line can't be overtaken by a higher priority any more.
+                await self.outlet.emptied()
         finally:
             self._run.waiting_for_room -= 1
         self._metrics.waiting_out_seconds += self._run.clock.now() - started
@@ -198,6 +208,8 @@ class SourceActor:
         chunk, whole = self._within_limit(chunk)
         count = len(chunk.records)
         first = self._run.ledger.read(self.name, count)
+        if chunk.numbered is not None:
+            chunk.numbered(first)
         if self._run.has_state:
             self._passed.append(_Passed(first, count, self._cursor, chunk.cursors, whole))
         self._cursor = chunk.cursor

@@ -32,6 +32,7 @@ class Step:
         self.metrics = run.metrics[name]
         self.attempts = Attempts(run, name, spec, self.by_record)
         self._restarts = Restarts(run, name, spec.restart)
+        self._concurrency = spec.concurrency
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
         self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
 
@@ -63,6 +64,14 @@ class Step:
         await self.close()
         if self.reopen is not None:
             self.opened = await self.reopen()
+            if self.opened.resize is not None:
+                self.opened.resize(self._concurrency)
+
+    def resize(self, concurrency: int) -> None:
+        """Let the function be called so many times at once."""
+        self.metrics.concurrency = self._concurrency = concurrency
+        if self.opened.resize is not None:
+            self.opened.resize(concurrency)
 
     async def close(self) -> None:
         """Let go of what the stage opened."""
@@ -83,12 +92,14 @@ class Step:
         """Return the failure of a record whose attempts are used up.
 
         :raises Halt: when it is the other side that can't be reached: the record is not to blame and stays unsettled.
+            Where somebody waits for an answer, that is the answer.
         """
-        if error.kind is Kind.UNAVAILABLE:
+        unavailable = error.kind is Kind.UNAVAILABLE
+        if unavailable and not self.run_of.answers(batch):
             planned = self.run_of.topology.stages[self.name]
             position = self.run_of.position_of(batch.origin(index))
             raise Halt(self.name, f"{planned.role} {planned.kind}", position, error.error) from error.error
-        failure = Failure(record, error.error, error.attempts)
+        failure = Failure(record, error.error, error.attempts, unavailable)
         if self.run_of.policies[self.name] == "stop":
             # Nothing behind it is worth a call any more.
             halt = self.run_of.fail(self.name, batch, index, failure)

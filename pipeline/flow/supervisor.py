@@ -11,9 +11,12 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.errors import DeadlineError, Exit, PipelineError, StorageError
 from pipeline.flow.assembly import Actor, Assembly, Options, assemble, explain
 from pipeline.flow.source import SourceActor
+from pipeline.flow.steering import Steering
 from pipeline.flow.watching import Watch
+from pipeline.flow.witness import Witness
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
+from pipeline.stage import Feed
 from pipeline.watch.events import Events
 from pipeline.watch.exposition import Metric
 from pipeline.watch.history import History, Look, Recorder
@@ -47,8 +50,10 @@ class Supervisor:
         *,
         clock: Clock | None = None,
         events: Events | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._topology = topology
+        self._witness = witness
         self._options = options or Options()
         self._clock: Clock = clock or SystemClock()
         self._events = events or Events()
@@ -60,9 +65,10 @@ class Supervisor:
         self._letters_before = 0
         self._phase: Phase = "starting"
         self._interrupted: Literal["", "drained", "late", "aborted"] = ""
-        self._stop_timer: Callable[[], None] = lambda: None
+        self._timers: list[Callable[[], None]] = []
         self._fault: PipelineError | None = None
         self._paused = False
+        self._steering: Steering | None = None
         self._loop_lag = 0.0
         self._notes: list[str] = []
         specs = {name: stage.spec for name, stage in topology.stages.items()}
@@ -71,10 +77,11 @@ class Supervisor:
 
     # --- for whoever watches and steers ---
 
-    def drain(self, deadline: float | None = None) -> None:
+    def drain(self, deadline: float | None = None, patience: float = 0.0) -> None:
         """Stop reading and finish what is under way, within a deadline in seconds (the pipeline's, if left out).
 
-        May be called at any time, also before the run.
+        Waits for another attempt, a rate or an open breaker are abandoned after ``patience`` of it, a share: 0 at once.
+        What waits in a feed is read first. May be called at any time, also before the run.
         """
         if self._interrupted or self._phase in ("finishing", "finished"):
             return
@@ -82,7 +89,7 @@ class Supervisor:
         configured: Any = self._topology.config.drain
         seconds = float(configured) if deadline is None else deadline
         if self._assembly is not None:
-            self._begin_drain(seconds)
+            self._begin_drain(seconds, patience)
 
     def abort(self) -> None:
         """Stop at once, without waiting for what is under way: it stays unsettled and is read again."""
@@ -92,10 +99,14 @@ class Supervisor:
     def pause(self) -> None:
         """Read no further for now; what is under way goes on."""
         self._paused = True
+        for feed in self.feeds().values():
+            feed.hold()
 
     def resume(self) -> None:
         """Read on."""
         self._paused = False
+        for feed in self.feeds().values():
+            feed.go_on()
         if self._assembly is not None:
             self._assembly.run.ledger.wake()
 
@@ -105,6 +116,25 @@ class Supervisor:
             for batcher in self._assembly.batchers:
                 batcher.flush()
 
+    def feeds(self) -> dict[str, Feed]:
+        """Return the open sources that this process feeds, by name; none before the run has started."""
+        return self._steering.feeds if self._steering is not None else {}
+
+    @property
+    def steering(self) -> Steering:
+        """What changes a run on its way.
+
+        :raises RuntimeError: before the run has started.
+        """
+        if self._steering is None:
+            raise RuntimeError("the run has not started")
+        return self._steering
+
+    def cut_soon(self) -> None:
+        """Ask for a checkpoint before the interval is over."""
+        if self._checkpointer is not None:
+            self._checkpointer.request()
+
     def status(self) -> Status:
         """Return the run as it is at this moment."""
         assembly, checkpointer = self._assembly, self._checkpointer
@@ -112,7 +142,7 @@ class Supervisor:
         saved = checkpointer.last_saved if checkpointer is not None else None
         return Status(
             pipeline=self._topology.name,
-            state=self._phase,
+            state="paused" if self._paused and self._phase == "running" else self._phase,
             seconds=self._seconds,
             account=assembly.run.ledger.account.copy() if assembly is not None else Account(),
             stages=stages,
@@ -182,6 +212,9 @@ class Supervisor:
             stack, self._topology, self._options, self._clock, self._events, self._has_room, self._note
         )
         self._assembly = assembly
+        self._steering = Steering(assembly)
+        if self._witness is not None:
+            assembly.run.attend(self._witness)
         self._started = self._clock.now()
         self._recorder.begin(self._clock.wall())
         state, run = assembly.state, assembly.run
@@ -233,7 +266,8 @@ class Supervisor:
                     for name, actor in self._assembly.actors():
                         group.start_soon(self._guard, name, actor)
                 around.cancel_scope.cancel()
-        self._stop_timer()
+        for call_off in self._timers:
+            call_off()
 
     async def _guard(self, name: str, actor: Actor) -> None:
         """Run an actor; an error ends the run and is told with the name of the stage."""
@@ -306,12 +340,19 @@ class Supervisor:
                 account = self._assembly.run.ledger.account.as_dict()
                 self._events.emit("progress", **account, seconds=self._seconds)
 
-    def _begin_drain(self, deadline: float) -> None:
+    def _begin_drain(self, deadline: float, patience: float = 0.0) -> None:
         assert self._assembly is not None
         self._phase = "draining"
         self._events.emit("draining", deadline=deadline)
-        self._stop_timer = self._clock.call_at(self._clock.now() + deadline, self._give_up)
-        self._assembly.run.drain()
+        now = self._clock.now()
+        self._timers.append(self._clock.call_at(now + deadline, self._give_up))
+        run = self._assembly.run
+        self._paused = False
+        if patience:
+            self._timers.append(self._clock.call_at(now + deadline * patience, run.drain))
+            run.stop_reading()
+        else:
+            run.drain()
 
     def _give_up(self) -> None:
         self._interrupted = "late"

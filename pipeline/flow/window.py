@@ -8,14 +8,46 @@ import anyio
 
 from pipeline.batch import Batch
 
-__all__ = ("Window", "Workers")
+__all__ = ("Places", "Window", "Workers")
+
+
+class Places:
+    """So many places, which may become more or fewer while they are used: who is in one leaves when it is done."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._surplus = 0
+        self._free = anyio.Semaphore(count)
+
+    async def acquire(self) -> None:
+        """Take a place, waiting for one."""
+        await self._free.acquire()
+
+    def release(self) -> None:
+        """Give a place back."""
+        if self._surplus:
+            self._surplus -= 1
+        else:
+            self._free.release()
+
+    def resize(self, count: int) -> None:
+        """Have so many from now on."""
+        more, self._count = count - self._count, count
+        for _ in range(more):
+            self.release()
+        for _ in range(-more):
+            try:
+                self._free.acquire_nowait()
+            except anyio.WouldBlock:
+                self._surplus += 1
 
 
 class Workers:
     """Places to work in. A retry that waits gives its place back with `rest`, not its turn in the order."""
 
     def __init__(self, count: int) -> None:
-        self._places = anyio.Semaphore(count)
+        self._places = Places(count)
+        self.resize = self._places.resize
 
     async def __aenter__(self) -> None:
         await self._places.acquire()
@@ -54,11 +86,16 @@ class Window:
 
     def __init__(self, concurrency: int, ordered: bool) -> None:
         self.workers = Workers(concurrency)
-        self._held = anyio.Semaphore(2 * concurrency)
+        self._held = Places(2 * concurrency)
         self._ordered = ordered
         self._slots: deque[_Slot] = deque()
         self._arrived = anyio.Event()
         self._ended = False
+
+    def resize(self, concurrency: int) -> None:
+        """Work on so many batches at a time from the next one on."""
+        self.workers.resize(concurrency)
+        self._held.resize(2 * concurrency)
 
     async def run(
         self,

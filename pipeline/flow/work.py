@@ -19,6 +19,7 @@ from pipeline.flow.results import absorb, group
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.flow.step import Rest, Step
 from pipeline.flow.streamed import StreamedStep
+from pipeline.flow.window import Places
 from pipeline.stage import Each, EachAsync, Processor, Streamed, Whole
 
 __all__ = ("EachAsyncStep", "EachStep", "WholeStep", "make_step")
@@ -163,8 +164,14 @@ class EachAsyncStep(Step):
 
     def __init__(self, run: Run, name: str, spec: Processor, work: EachAsync) -> None:
         super().__init__(run, name, spec, work)
-        self._places = anyio.Semaphore(spec.concurrency)
+        self._places = Places(spec.concurrency)
         self._one_by_one = spec.concurrency == 1
+
+    def resize(self, concurrency: int) -> None:
+        """Let the function be called for so many records at once."""
+        super().resize(concurrency)
+        self._places.resize(concurrency)
+        self._one_by_one = concurrency == 1
 
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         """Call the function for each record; results keep the order of the records."""
@@ -253,7 +260,7 @@ class WholeStep(Step):
             results.extend(await self.attempts.make(lambda n: self._call(batch, low, high, n), batch, rest, retries))
         except Spent as spent:
             if high - low == 1 or spent.kind is Kind.UNAVAILABLE:
-                results.append(self.spent(batch, low, batch.records[low], spent))
+                results.extend(self.spent(batch, index, batch.records[index], spent) for index in range(low, high))
                 return
             middle = (low + high) // 2
             await self._results(batch, low, middle, results, rest, self._once)

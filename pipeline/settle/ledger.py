@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from typing import Protocol
 
 from pipeline.batch import Batch, Origin, SourceSpan
 from pipeline.settle.frontier import Frontier
 from pipeline.watch.report import Account
 
-__all__ = ("End", "Ledger")
+__all__ = ("End", "Ledger", "Watcher")
 
 
 class End(IntEnum):
@@ -29,12 +30,25 @@ _COLUMNS = {
 }
 
 
+class Watcher(Protocol):
+    """Who wants to know what settles."""
+
+    def rode(self, lead: tuple[str, int], riders: Batch) -> None:
+        """Take note that the records of a batch settle with a lead number, and that its records stand for them."""
+        ...
+
+    def settled(self, spans: list[SourceSpan]) -> None:
+        """Take note of numbers that are settled altogether."""
+        ...
+
+
 class Ledger:
     """Keeps the frontier of each source and the account. Everything here takes one turn of the loop."""
 
     def __init__(self, on_settled: Callable[[], None] | None = None) -> None:
         self.frontiers: dict[str, Frontier] = {}
         self.account = Account()
+        self.watcher: Watcher | None = None
         self._on_settled = on_settled
         # Ends that can't be told from the last batch alone: failures, and what one of several shares amounted to.
         self._marks: dict[str, dict[int, End]] = {}
@@ -78,6 +92,8 @@ class Ledger:
     def ride(self, lead: tuple[str, int], riders: Batch) -> None:
         """Let a batch settle when the lead number does, and end as that ends: an aggregate's group settles as one."""
         self._riders.setdefault(lead, []).append(riders)
+        if self.watcher is not None:
+            self.watcher.rode(lead, riders)
 
     def mark(self, origin: Origin, end: End) -> None:
         """Note how a record ended whose number settles with its batch."""
@@ -99,6 +115,8 @@ class Ledger:
             ]
             riders = self._take_riders(batch, done, end) if self._riders else ()
             self._count(batch, done, end)
+            if self.watcher is not None and done:
+                self.watcher.settled(done)
             for rider, its_end in riders:
                 self.settle(rider, its_end)
         self.wake()

@@ -24,9 +24,9 @@ def rows_of(letters: Iterable[Letter]) -> list[Row]:
     return [_row(letter) for letter in letters]
 
 
-def add(connection: sqlite3.Connection, rows: Iterable[Row], cut: int) -> None:
-    """Save letters with a cut."""
-    connection.executemany(_INSERT, [(*row, cut) for row in rows])
+def add(connection: sqlite3.Connection, rows: Iterable[Row], cut: int) -> list[int]:
+    """Save letters with a cut; return their ids."""
+    return [connection.execute(_INSERT, (*row, cut)).lastrowid or 0 for row in rows]
 
 
 def select(connection: sqlite3.Connection, wanted: dict[str, Any], limit: int) -> list[Letter]:

@@ -76,13 +76,15 @@ class StateFile(Readings):
     async def save(self, cut: Cut) -> None:
         """Save a cut, which becomes the current one.
 
-        Its letters are taken as they are when this is called. Raises what the class says, and TypeError or ValueError
-        for a cursor, a position or a key that JSON can't hold: a bug of its stage.
+        Its letters are taken as they are when this is called, and are given their ids. Raises what the class says, and
+        TypeError or ValueError for a cursor, a position or a key that JSON can't hold: a bug of its stage.
 
         :raises StorageError: when the storage fails; the cut before is still there.
         """
         rows = letters.rows_of(cut.letters)
-        await self._write(partial(self._save, cut=cut, rows=rows))
+        ids = await self._write(partial(self._save, cut=cut, rows=rows))
+        for letter, given in zip(cut.letters, ids, strict=True):
+            letter.id = given
         self.cut = structs.replace(cut, letters=[], replayed=[], changes=[])
 
     async def announce(self, sink: str, files: Sequence[NamedFile]) -> None:
@@ -126,9 +128,9 @@ class StateFile(Readings):
         await self._write(_clear)
         self.lineage, self.run, self.cut = "", 0, None
 
-    def _save(self, connection: sqlite3.Connection, cut: Cut, rows: list[letters.Row]) -> None:
+    def _save(self, connection: sqlite3.Connection, cut: Cut, rows: list[letters.Row]) -> list[int]:
         number = history.save_cut(connection, self.lineage, self.run, cut)
-        letters.add(connection, rows, number)
+        ids = letters.add(connection, rows, number)
         letters.mark_gone(connection, cut.replayed, number)
         changes.add(connection, cut.changes, number)
         if number % history.THIN_EVERY == 0:
@@ -136,6 +138,7 @@ class StateFile(Readings):
             letters.forget_gone(connection, oldest)
             named.forget_gone(connection, oldest)
             changes.prune(connection, self.lineage)
+        return ids
 
     async def _write(self, unit: Work[T]) -> T:
         if self._failed is not None:

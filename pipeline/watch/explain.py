@@ -144,6 +144,7 @@ _REASONS = {
     "bounds": "held by the smallest or largest size",
     "infeasible": "as the target was out of reach",
     "feasible": "as it came within reach",
+    "target": "by another target",
 }
 
 

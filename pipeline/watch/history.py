@@ -197,12 +197,15 @@ class Recorder:
             summary.warm = law.get("model_fixed_seconds", 0.0) + law.get("model_per_record_seconds", 0.0) > 0
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Take note of a log event; all but two kinds are none of our business."""
+        """Take note of a log event; all but three kinds are none of our business."""
         if name == "batch" and self._begun:
             self._batch(self._batchers[fields["stage"]], fields)
             self.tick()
         elif name == "resize" and self._begun:
             self._resize(self._batchers[fields["stage"]], fields)
+        elif name == "retarget":
+            batcher = self._batchers[fields["stage"]]
+            batcher.target = batcher.summary.settings["target_latency"] = fields["target"]
 
     def tick(self) -> None:
         """Close the sample if it is long enough."""

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import anyio
 from msgspec import field
 
 from pipeline.errors import ConfigError
@@ -106,13 +107,16 @@ class Call(Processor):
         told = wants(function, "context")
         keys = self.batch and wants(function, "keys")
         asynchronous = is_async(function)
+        resize: Callable[[int], None] | None = None
         if self.executor != "inline" and not asynchronous:
-            run = in_threads(self.concurrency) if self.executor == "thread" else in_process(self.concurrency)
+            places = anyio.CapacityLimiter(self.concurrency)
+            resize = partial(setattr, places, "total_tokens")
+            run = in_threads(places) if self.executor == "thread" else in_process(places)
             function, asynchronous = _elsewhere(run, function), True
         if self.batch:
-            return Whole(function, aggregate=self.aggregate, context=told, keys=keys, close=stack.aclose)
+            return Whole(function, aggregate=self.aggregate, context=told, keys=keys, close=stack.aclose, resize=resize)
         if asynchronous:
-            return EachAsync(function, context=told, close=stack.aclose)
+            return EachAsync(function, context=told, close=stack.aclose, resize=resize)
         return Each(function, gives="any", context=told, changes=True, close=stack.aclose)
 
 

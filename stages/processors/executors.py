@@ -20,15 +20,14 @@ Executor = Callable[..., Any]
 """An asynchronous function: takes a function and its arguments, and returns what the function returns."""
 
 
-def in_threads(limit: int) -> Executor:
-    """Return an executor that runs up to so many functions at a time in threads.
+def in_threads(limiter: anyio.CapacityLimiter) -> Executor:
+    """Return an executor that runs as many functions at a time in threads as the limiter allows.
 
     A thread can't be stopped: a cancelled call returns at once and its thread runs on, still counted, so that attempts
     that hang never pile up.
 
     :raises Unavailable: when all threads are held by calls that were cancelled.
     """
-    limiter = anyio.CapacityLimiter(limit)
     running: list[Any] = []  # appending and popping are atomic, adding to a number is not
 
     def counted(function: Callable[..., Any], args: tuple[Any, ...], told: dict[str, Any]) -> Any:
@@ -40,8 +39,9 @@ def in_threads(limit: int) -> Executor:
 
     async def run(function: Callable[..., Any], *args: Any, **told: Any) -> Any:
         async with limiter:
-            if len(running) >= limit:
-                raise Unavailable(f"none of {limit} threads is free: calls that were given up still run in them")
+            if len(running) >= limiter.total_tokens:
+                none = f"none of {limiter.total_tokens:.0f} threads is free"
+                raise Unavailable(f"{none}: calls that were given up still run in them")
             return await anyio.to_thread.run_sync(
                 counted, function, args, told, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
             )
@@ -49,13 +49,14 @@ def in_threads(limit: int) -> Executor:
     return run
 
 
-def in_process(limit: int) -> Executor:
-    """Return an executor that runs up to so many functions at a time in processes; a cancelled call ends its process.
+def in_process(limiter: anyio.CapacityLimiter) -> Executor:
+    """Return an executor that runs as many functions at a time in processes as the limiter allows.
+
+    A cancelled call ends its process.
 
     The function goes by its name; records and results by their values, typed ones as their types. What the function
     prints is lost.
     """
-    limiter = anyio.CapacityLimiter(limit)
 
     # anyio hands over by pickle. Here that crosses no border of trust: both ends are this program, joined by a pipe
     # that nobody else has, and nothing of it is stored. JSON or msgpack would turn dates, decimals, tuples and typed

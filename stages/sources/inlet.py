@@ -3,13 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import anyio
 from msgspec import Meta
 
+from pipeline.clock import Clock
 from pipeline.sizes import estimate
-from pipeline.stage import Chunk, Progress, Reader, Source, SourceContext, key
+from pipeline.stage import Chunk, Duration, Feed, Place, Progress, Source, SourceContext, key
+from stages.sources.line import Line
 
 __all__ = ("Inlet", "InletReader")
 
@@ -20,11 +23,11 @@ class Inlet(Source, kw_only=True):
     """Takes the records that `submit` hands in. What was not settled in a crash is gone. For Python only."""
 
     shares: ClassVar[bool] = True
+    fed: ClassVar[bool] = True
     python_only: ClassVar[bool] = True
 
-    capacity: Annotated[int, Meta(ge=1), key("Records waiting to be read at most; then whoever puts one waits.")] = (
-        10_000
-    )
+    capacity: Annotated[int, Meta(ge=1), key("Records waiting to be read at most; one more is refused.")] = 10_000
+    patience: Annotated[Duration, key("Who has waited so long goes before all others, whatever their priority.")] = 30.0
 
     def replays(self) -> bool:
         """Return False: nobody hands in a record twice."""
@@ -36,98 +39,128 @@ class Inlet(Source, kw_only=True):
 
     async def open(self, context: SourceContext) -> "InletReader":
         """Return a reader to put records into."""
-        return InletReader(self.capacity)
+        patience: Any = self.patience
+        return InletReader(self.capacity, context.clock, patience)
 
 
-class InletReader(Reader):
-    """A queue of records: `put` on one side, `read` on the other. For one event loop."""
+class InletReader(Feed):
+    """A line of places: `put` on one side, `read` on the other."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, clock: Clock, patience: float = 30.0) -> None:
         self._capacity = capacity
-        self._records: deque[Any] = deque()
+        self._clock = clock
+        self._line = Line(patience)
         self._arrived = asyncio.Event()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turns: deque[asyncio.Future[None]] = deque()
         self._promised = 0  # places for those whose turn has come, and who have not run yet
-        self._put = 0
         self._read = 0
+        self._held = False
         self._closed = False
 
-    async def put(self, record: Any) -> int:
-        """Put a record behind the others, waiting for room; return how many were put before it.
+    @property
+    def capacity(self) -> int:
+        """Places that may wait at a time."""
+        return self._capacity
 
-        Those who wait go on in the order in which they came.
+    @property
+    def waiting(self) -> int:
+        """Places that wait now."""
+        return len(self._line)
 
-        :raises anyio.ClosedResourceError: when the input is closed.
-        """
-        if not self._closed and (self._waiting or self._full()):
+    def put_nowait(self, place: Place) -> None:
+        """Let a place wait to be read; refuses when there is no room, or others wait for it."""
+        if not self._closed and (self._turns or self._full()):
+            raise anyio.WouldBlock
+        self._add(place)
+
+    async def put(self, place: Place) -> None:
+        """Let a place wait to be read, when there is room; those who wait for that go on in the order they came."""
+        if not self._closed and (self._turns or self._full()):
             await self._wait_for_turn()
             self._promised -= 1
-        return self._append(record)
+        self._add(place)
 
-    def put_nowait(self, record: Any) -> int:
-        """Put a record behind the others at once; return how many were put before it.
+    def withdraw(self, place: Place) -> bool:
+        """Take a place out of the line; tell whether it still was in it."""
+        was_there = self._line.withdraw(place)
+        self._let_in()
+        return was_there
 
-        :raises anyio.WouldBlock: when there is no room.
-        :raises anyio.ClosedResourceError: when the input is closed.
-        """
-        if not self._closed and (self._waiting or self._full()):
-            raise anyio.WouldBlock
-        return self._append(record)
+    def withdraw_all(self) -> list[Place]:
+        """Take all places out of the line and return them."""
+        places = self._line.take(len(self._line), self._clock.now())
+        self._let_in()
+        return places
+
+    def hold(self) -> None:
+        """Give no records until `go_on`."""
+        self._held = not self._closed
+
+    def go_on(self) -> None:
+        """Give records again."""
+        self._held = False
+        self._arrived.set()
 
     def close_input(self) -> None:
-        """Take no more records; what was put is still read."""
+        """Take no more places; those that wait are still read."""
         self._closed = True
-        self._arrived.set()
+        self.go_on()
         self._let_in()
 
     async def read(self) -> AsyncGenerator[Chunk]:
         """Yield what was put, as soon as there is any, until the input is closed."""
         while True:
             await self._arrived.wait()
-            while self._records:
-                records = [self._records.popleft() for _ in range(min(len(self._records), _CHUNK))]
+            while self._line and not self._held:
+                places = self._line.take(self._some(), self._clock.now())
+                records = [place.record for place in places]
                 self._read += len(records)
                 self._let_in()
-                yield Chunk(records, self._read, size=estimate(records))
+                yield Chunk(records, self._read, size=estimate(records), numbered=partial(self._tell, places))
             if self._closed:
                 return
             self._arrived.clear()
 
     def progress(self) -> Progress:
-        """Tell how many records were read, of those put so far."""
-        return Progress(self._read, self._put)
+        """Tell how many records were read, of those put so far and not withdrawn."""
+        return Progress(self._read, self._read + len(self._line))
 
     async def close(self) -> None:
         """Close the input too: nobody would read it."""
         self.close_input()
 
-    def _append(self, record: Any) -> int:
+    def _some(self) -> int:
+        return max(1, self.wanted()) if self.wanted is not None else _CHUNK
+
+    def _tell(self, places: list[Place], first: int) -> None:
+        if self.numbered is not None:
+            self.numbered(first, places)
+
+    def _add(self, place: Place) -> None:
         if self._closed:
             raise anyio.ClosedResourceError
-        self._records.append(record)
+        self._line.add(place, self._clock.now())
         self._arrived.set()
-        self._put += 1
-        return self._put - 1
 
     def _full(self) -> bool:
-        return len(self._records) + self._promised >= self._capacity
+        return len(self._line) + self._promised >= self._capacity
 
     async def _wait_for_turn(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._turns.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._promised -= 1
                 self._let_in()
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
+            elif turn in self._turns:
+                self._turns.remove(turn)
             raise
 
     def _let_in(self) -> None:
-        while self._waiting and (self._closed or not self._full()):
-            turn = self._waiting.popleft()
+        while self._turns and (self._closed or not self._full()):
+            turn = self._turns.popleft()
             if not turn.done():
                 turn.set_result(None)
                 self._promised += 1

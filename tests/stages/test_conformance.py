@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from pipeline import Failed, Many
-from pipeline.stage import Processor, Reader, RecordError, Resume, Sink, SinkContext, Source
+from pipeline.stage import Place, Processor, Reader, RecordError, Resume, Sink, SinkContext, Source
 from pipeline.testing import check_processor, check_sink, check_source
 from stages import processors, sinks, sources
 from stages.sinks.collect import CollectWriter
@@ -112,7 +112,7 @@ async def test_the_inlet_keeps_the_contract_of_a_source_that_is_fed() -> None:
     def feed(reader: Reader) -> None:
         assert isinstance(reader, InletReader)
         for n in range(1200):
-            reader.put_nowait(n)
+            reader.put_nowait(Place(n))
         reader.close_input()
 
     assert await check_source(sources.Inlet, feed=feed) == list(range(1200))
