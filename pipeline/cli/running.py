@@ -9,13 +9,13 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import anyio
 
 from pipeline.cli.config import ConfigFile, refuse_config
 from pipeline.cli.ending import ending_fields, ending_lines
+from pipeline.cli.forced import end_anyway, end_no_more
 from pipeline.cli.progress import Meter
 from pipeline.cli.reported import check_report, write_report
 from pipeline.cli.signals import Signals, Stopped
@@ -124,9 +124,9 @@ class _Running:
             if count > 2:
                 os._exit(self._signals.exit_code)
             if count == 2:
-                _force(_GRACE, self._signals.exit_code)
+                end_anyway(_GRACE, self._signals.exit_code)
             else:
-                _force(drain + _GRACE, Exit.DEADLINE)
+                end_anyway(drain + _GRACE, Exit.DEADLINE)
             loop.call_soon_threadsafe(self._stop, count)
 
         self._signals.listen(received)
@@ -139,7 +139,7 @@ class _Running:
                 return code
         finally:
             self._ticking.cancel()
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            end_no_more()
         raise Stopped(self._signals.exit_code)
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> None:
@@ -212,17 +212,6 @@ class _Running:
         problem = write_report(path, report, self._supervisor.history(), self._mask)
         self._view.say(problem or f"report: {path}")
         return Exit.STORAGE if problem and code == Exit.DONE else code
-
-
-def _force(seconds: float, code: int) -> None:
-    """End the process after so many seconds, whatever it does; the next run goes on from the last checkpoint."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, b"error: a function still blocks; ended without waiting for it\n")
-        os._exit(code)
-
-    signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _view(request: Request, loaded: Loaded) -> View:

@@ -16,6 +16,7 @@ from pipeline.flow.watching import Watch
 from pipeline.flow.witness import Witness
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
+from pipeline.settle.view import Readings
 from pipeline.stage import Feed
 from pipeline.watch.events import Events
 from pipeline.watch.exposition import Metric
@@ -179,6 +180,11 @@ class Supervisor:
     def measures(self) -> list[Metric]:
         """Return all metrics of the run at this moment; `pipeline.watch.exposition` makes a text of them."""
         return self._watched.measures()
+
+    @property
+    def readings(self) -> Readings | None:
+        """What can be read of the state file while the run holds it; None where there is none, or not yet."""
+        return self._assembly.state if self._assembly is not None else None
 
     def history(self) -> History:
         """Return the run over time, up to this moment."""

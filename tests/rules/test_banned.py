@@ -29,6 +29,7 @@ BROAD = {
     "pipeline.expression.report": "where a property of a user's record is looked at",
     "pipeline.flow": "where stages and users' functions are called",
     "pipeline.plan": "where users' modules are imported",
+    "pipeline.service.http.hosted": "where one pipeline ends and the others go on",
     "pipeline.settle.checkpointer": "where sinks make durable what they hold",
     "pipeline.settle.json_text": "where a user's record is shown",
     "pipeline.testing": "where a stranger's stage is called",

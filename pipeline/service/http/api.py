@@ -1,0 +1,198 @@
+"""The endpoints of the API and what each of them does."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from pipeline.service.http.endpoint import Call, Endpoint
+from pipeline.service.http.letters import LetterQuery, list_letters, show_letter
+from pipeline.service.http.shapes import (
+    Batches,
+    Drain,
+    Empty,
+    Health,
+    LetterList,
+    LetterView,
+    Overview,
+    PipelineView,
+    Readiness,
+    Series,
+    Statistics,
+)
+
+__all__ = ("ENDPOINTS",)
+
+_PIPELINE = "/api/pipelines/{pipeline}"
+_UNKNOWN = {404: "There is no pipeline of this name."}
+_STATE = {**_UNKNOWN, 409: "The pipeline is in a state in which that can't be done."}
+
+
+class BatchQuery(Struct, forbid_unknown_fields=True):
+    """Which batches: the newest, of a stage or of all."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    stage: Annotated[str, Meta(max_length=200)] = ""
+
+
+async def _health(call: Call) -> Health:
+    return Health()
+
+
+async def _ready(call: Call) -> Readiness:
+    return call.host.readiness()
+
+
+async def _overview(call: Call) -> Overview:
+    return call.host.overview()
+
+
+async def _pipeline(call: Call) -> PipelineView:
+    return call.host[call.path["pipeline"]].view()
+
+
+async def _start(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.start()
+    return hosted.view()
+
+
+async def _pause(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.pause()
+    return hosted.view()
+
+
+async def _resume(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.resume()
+    return hosted.view()
+
+
+async def _flush(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.flush()
+    return hosted.view()
+
+
+async def _drain(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.drain(call.body.deadline)
+    return hosted.view()
+
+
+async def _statistics(call: Call) -> Statistics:
+    return call.host[call.path["pipeline"]].statistics()
+
+
+async def _batches(call: Call) -> Batches:
+    hosted = call.host[call.path["pipeline"]]
+    return Batches(hosted.batches.newest(call.query.limit, call.query.stage or None))
+
+
+async def _series(call: Call) -> Series:
+    return Series(call.host[call.path["pipeline"]].points)
+
+
+async def _letters(call: Call) -> LetterList:
+    return await list_letters(call.host[call.path["pipeline"]], call.query)
+
+
+async def _letter(call: Call) -> LetterView:
+    return await show_letter(call.host[call.path["pipeline"]], call.path["letter"])
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/healthz", "health", "The process answers.", Health, _health),
+    Endpoint(
+        "GET",
+        "/readyz",
+        "readiness",
+        "Whether every pipeline is ready, part by part.",
+        Readiness,
+        _ready,
+        refusals={503: "*At least one part is not ready."},
+    ),
+    Endpoint("GET", "/api/pipelines", "overview", "All pipelines with their status.", Overview, _overview),
+    Endpoint("GET", _PIPELINE, "pipeline", "One pipeline with its status.", PipelineView, _pipeline, refusals=_UNKNOWN),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/start",
+        "start",
+        "Start a pipeline that has ended, with its config as it is now.",
+        PipelineView,
+        _start,
+        Empty,
+        refusals=_STATE,
+    ),
+    Endpoint(
+        "POST", f"{_PIPELINE}/pause", "pause", "Read no further for now.", PipelineView, _pause, Empty, refusals=_STATE
+    ),
+    Endpoint("POST", f"{_PIPELINE}/resume", "resume", "Read on.", PipelineView, _resume, Empty, refusals=_STATE),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/flush",
+        "flush",
+        "Let the batchers send on what they have gathered.",
+        PipelineView,
+        _flush,
+        Empty,
+        refusals=_STATE,
+    ),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/drain",
+        "drain",
+        "Finish what is under way and stop.",
+        PipelineView,
+        _drain,
+        Drain,
+        refusals=_STATE,
+    ),
+    Endpoint(
+        "GET",
+        f"{_PIPELINE}/stats",
+        "statistics",
+        "What the run comes to, and the rates of the last seconds.",
+        Statistics,
+        _statistics,
+        refusals=_UNKNOWN,
+    ),
+    Endpoint(
+        "GET",
+        f"{_PIPELINE}/batches",
+        "batches",
+        "The newest batches.",
+        Batches,
+        _batches,
+        query=BatchQuery,
+        refusals=_UNKNOWN,
+    ),
+    Endpoint(
+        "GET",
+        f"{_PIPELINE}/series",
+        "series",
+        "The last five minutes, a point a second.",
+        Series,
+        _series,
+        refusals=_UNKNOWN,
+    ),
+    Endpoint(
+        "GET",
+        f"{_PIPELINE}/letters",
+        "letters",
+        "Dead letters, the oldest first, without their records.",
+        LetterList,
+        _letters,
+        query=LetterQuery,
+        refusals=_UNKNOWN,
+    ),
+    Endpoint(
+        "GET",
+        f"{_PIPELINE}/letters/{{letter:int}}",
+        "letter",
+        "A dead letter with its record.",
+        LetterView,
+        _letter,
+        refusals={404: "There is no pipeline of this name, or no such letter."},
+    ),
+)

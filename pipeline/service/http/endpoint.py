@@ -1,0 +1,71 @@
+"""What the API offers, declared once: its routes and its document are both made from this."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from pipeline.service.http.host import Host
+from pipeline.service.http.refused import Refused
+
+__all__ = ("Call", "Endpoint", "Refusals")
+
+Refusals = Mapping[int, str]
+"""The statuses of an endpoint besides its own, and when each is given."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that was understood."""
+
+    host: Host
+    path: Mapping[str, Any]
+    query: Any = None
+    body: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one path: the shapes of its body (``takes``), of its parameters (``query``), of its answer."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    gives: type[Any]
+    call: Callable[[Call], Awaitable[Any]]
+    takes: type[Any] | None = None
+    query: type[Any] | None = None
+    refusals: Refusals = field(default_factory=dict[int, str])
+
+    def read_query(self, pairs: list[tuple[str, str]]) -> Any:
+        """Return the parameters.
+
+        :raises Refused: when they are not what is declared.
+        """
+        if self.query is None:
+            return None
+        given = dict(pairs)
+        if len(given) != len(pairs):
+            raise Refused("query", "a parameter came twice", 400)
+        try:
+            found: Any = msgspec.convert(given, self.query, strict=False)
+        except msgspec.ValidationError as error:
+            raise Refused("query", str(error), 400) from error
+        return found
+
+    def read_body(self, body: bytes) -> Any:
+        """Return the body.
+
+        :raises Refused: when it is no JSON, or not of the shape that is declared.
+        """
+        if self.takes is None:
+            return None
+        try:
+            found: Any = msgspec.json.decode(body, type=self.takes)
+        except msgspec.ValidationError as error:
+            raise Refused("shape", str(error), 422) from error
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            raise Refused("json", f"the body is no JSON: {error}", 400) from error
+        return found

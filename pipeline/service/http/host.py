@@ -1,0 +1,135 @@
+"""All pipelines of the server, and whoever listens to them."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from pipeline import __version__
+from pipeline.errors import Exit
+from pipeline.service.http.hosted import Hosted
+from pipeline.service.http.limits import Limits
+from pipeline.service.http.refused import Refused
+from pipeline.service.http.shapes import Overview, Readiness, ReadyPart
+from pipeline.service.http.stream import Stream
+
+__all__ = ("Host",)
+
+_EVERY = 1.0
+_WORST = (Exit.STORAGE, Exit.DEADLINE, Exit.STATE, Exit.LOCKED, Exit.FAILED, Exit.CONFIG, Exit.TERMINATED)
+
+
+class Host:
+    """Runs pipelines side by side. For one event loop."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.pipelines: dict[str, Hosted] = {}
+        self.leaving = False
+        self._streams: set[Stream] = set()
+
+    def add(self, hosted: Sequence[Hosted]) -> None:
+        """Take in pipelines, before `run`."""
+        self.pipelines |= {each.name: each for each in hosted}
+
+    def __getitem__(self, name: str) -> Hosted:
+        if name not in self.pipelines:
+            known = ", ".join(self.pipelines)
+            raise Refused("not_found", f"there is no pipeline of this name; there are: {known}", 404)
+        return self.pipelines[name]
+
+    async def run(self) -> None:
+        """Start all pipelines and run until `drain` or `abort` has ended them all."""
+        async with anyio.create_task_group() as around:
+            around.start_soon(self._tick)
+            async with anyio.create_task_group() as group:
+                for hosted in self.pipelines.values():
+                    group.start_soon(hosted.run)
+                    hosted.start()
+            around.cancel_scope.cancel()
+        self._send_overview()
+
+    def drain(self) -> None:
+        """Let all finish what is under way, side by side, each within its own deadline."""
+        self.leaving = True
+        for hosted in self.pipelines.values():
+            hosted.leave()
+
+    def abort(self) -> None:
+        """Stop all at once."""
+        self.leaving = True
+        for hosted in self.pipelines.values():
+            hosted.abort()
+
+    def exit_code(self, of_signal: int) -> int:
+        """Return what the command ends with: the worst of the pipelines' endings."""
+        codes = {hosted.exit_code for hosted in self.pipelines.values()}
+        worst = next((code for code in _WORST if code in codes), Exit.DONE)
+        return of_signal if worst == Exit.TERMINATED else int(worst)
+
+    def overview(self) -> Overview:
+        """Return all pipelines as they are."""
+        return Overview(__version__, time.time(), [hosted.view() for hosted in self.pipelines.values()])
+
+    def readiness(self) -> Readiness:
+        """Return which pipelines are ready: reading, or done with all there was."""
+        parts = dict(self._parts())
+        return Readiness(all(part.ready for part in parts.values()) and not self.leaving, parts)
+
+    # --- streams ---
+
+    def listen(self) -> Stream:
+        """Return a new stream of events; closed with `unlisten`.
+
+        :raises Refused: when there are too many, or the server is about to end.
+        """
+        if self.leaving:
+            raise Refused("ending", "the server is about to end", 503)
+        if len(self._streams) >= self.limits.streams:
+            raise Refused("streams", f"{len(self._streams)} event streams are open; close one", 503)
+        stream = Stream(self.limits.backlog)
+        self._streams.add(stream)
+        stream.status(msgspec.json.encode(self.overview()))
+        return stream
+
+    def unlisten(self, stream: Stream) -> None:
+        """Forget a stream."""
+        self._streams.discard(stream)
+
+    def end_streams(self, reason: str) -> None:
+        """End all streams, each with the reason as its last event."""
+        for stream in self._streams:
+            stream.end(reason)
+
+    def tell(self, pipeline: str, event: str, fields: Mapping[str, Any]) -> None:
+        """Hand a log event to all streams."""
+        if not self._streams:
+            return
+        told = {"pipeline": pipeline, "event": event, "at": time.time(), "fields": fields}
+        encoded = msgspec.json.encode(told, enc_hook=str)
+        for stream in self._streams:
+            stream.log(encoded)
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(_EVERY)
+            for hosted in self.pipelines.values():
+                hosted.tick()
+            self._send_overview()
+
+    def _send_overview(self) -> None:
+        if self._streams:
+            encoded = msgspec.json.encode(self.overview())
+            for stream in self._streams:
+                stream.status(encoded)
+
+    def _parts(self) -> Iterator[tuple[str, ReadyPart]]:
+        for name, hosted in self.pipelines.items():
+            ready = hosted.state in ("running", "finished") and not self.leaving
+            reason = hosted.error or ("" if ready else f"it is {hosted.state}")
+            yield name, ReadyPart(ready, hosted.state, reason)
+            for stage in hosted.view().stages if hosted.supervisor is not None else ():
+                well = stage.state in ("running", "starting", "stopped") and ready
+                yield f"{name}/{stage.name}", ReadyPart(well, stage.state, "" if well else f"it is {stage.state}")

@@ -1,0 +1,319 @@
+"""One pipeline of the server: started, watched and ended by itself, whatever becomes of the others."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+
+from pipeline.clock import Clock, SystemClock
+from pipeline.errors import Exit, PipelineError
+from pipeline.flow.supervisor import Supervisor
+from pipeline.pipeline import Pipeline
+from pipeline.plan.load import Loaded
+from pipeline.service.http.looking import account_view, source_views, stage_views
+from pipeline.service.http.recent import BatchLog, Meter, quantile
+from pipeline.service.http.refused import Refused
+from pipeline.service.http.shapes import Alert, PipelineView, Point, State, Statistics
+from pipeline.watch.log import masked
+from pipeline.watch.report import Report, Status
+
+__all__ = ("Hosted", "Listener")
+
+Listener = Callable[[str, str, Mapping[str, Any]], None]
+"""Called with the pipeline's name, a log event and its fields, in the turn of the loop; must not wait."""
+
+_POINTS = 300
+_SILENT = {"batch", "progress"}
+"""Log events that come too often to be told one by one."""
+
+
+class Hosted:
+    """A pipeline that can be started again and again. For one event loop.
+
+    ``reload`` reads its config again, so that what made it fail can be mended before it is started anew.
+    """
+
+    def __init__(
+        self, loaded: Loaded, reload: Callable[[], Loaded], tell: Listener, clock: Clock | None = None
+    ) -> None:
+        self.name = loaded.config.name
+        self._loaded = loaded
+        self._reload = reload
+        self._tell = tell
+        self._clock: Clock = clock or SystemClock()
+        self._supervisor: Supervisor | None = None
+        self._status: Status | None = None
+        self._state: State = "stopped"
+        self._since = self._clock.wall()
+        self._paused = False
+        self._leaving = False
+        self._started = anyio.Event()
+        self._error = ""
+        self._code = 0
+        self._run = 0
+        self._lineage = ""
+        self._resumed = False
+        self._batches = self._log()
+        self._meter = Meter()
+        self._points: deque[Point] = deque(maxlen=_POINTS)
+        self._alerts: dict[str, Alert] = {}
+
+    # --- steering ---
+
+    async def run(self) -> None:
+        """Run the pipeline whenever it is started, until `leave`."""
+        while not self._leaving:
+            await self._started.wait()
+            self._started = anyio.Event()
+            if not self._leaving:
+                await self._once()
+
+    def start(self) -> None:
+        """Start it, with its config as it is now.
+
+        :raises Refused: when it runs already, when the server is about to end, or when its config is wrong.
+        """
+        if self._leaving:
+            raise Refused("ending", "the server is about to end")
+        if self._supervisor is not None:
+            raise Refused("running", f"pipeline '{self.name}' is {self.state} already")
+        if self._error or self._state != "stopped":
+            self._read_again()
+        self._enter("starting")
+        self._started.set()
+
+    def pause(self) -> None:
+        """Read no further for now.
+
+        :raises Refused: when it does not run.
+        """
+        self._running().pause()
+        self._paused = True
+        self._enter("paused")
+
+    def resume(self) -> None:
+        """Read on.
+
+        :raises Refused: when it does not run.
+        """
+        self._running().resume()
+        self._paused = False
+        self._enter("running")
+
+    def flush(self) -> None:
+        """Let the batchers send on what they have gathered.
+
+        :raises Refused: when it does not run.
+        """
+        self._running().flush()
+
+    def drain(self, deadline: float | None = None) -> None:
+        """Finish what is under way and stop.
+
+        :raises Refused: when it does not run.
+        """
+        self._running().drain(deadline)
+        self._enter("draining")
+
+    def leave(self) -> None:
+        """Drain it, if it runs, and let `run` end."""
+        self._leaving = True
+        self._started.set()
+        if self._supervisor is not None:
+            self._supervisor.drain()
+            self._enter("draining")
+
+    def abort(self) -> None:
+        """Stop it at once."""
+        self._leaving = True
+        self._started.set()
+        if self._supervisor is not None:
+            self._supervisor.abort()
+
+    # --- watching ---
+
+    @property
+    def loaded(self) -> Loaded:
+        """Its config."""
+        return self._loaded
+
+    @property
+    def supervisor(self) -> Supervisor | None:
+        """What runs it just now."""
+        return self._supervisor
+
+    @property
+    def state(self) -> State:
+        """What it does."""
+        return self._state
+
+    @property
+    def error(self) -> str:
+        """Why it failed, empty if it did not."""
+        return self._error
+
+    @property
+    def exit_code(self) -> int:
+        """What the command would have ended with for the last run."""
+        return self._code
+
+    @property
+    def batches(self) -> BatchLog:
+        """Its newest batches."""
+        return self._batches
+
+    @property
+    def points(self) -> list[Point]:
+        """A point for each of the last seconds."""
+        return list(self._points)
+
+    def status(self) -> Status | None:
+        """Return the numbers of the run that is on, or of the last one; None before the first."""
+        return self._supervisor.status() if self._supervisor is not None else self._status
+
+    def tick(self) -> None:
+        """Take note of how it goes; called once a second."""
+        status = self.status()
+        if status is None or self._supervisor is None:
+            return
+        if self._state == "starting" and status.state == "running":
+            self._enter("running")
+        self._meter.look(status)
+        rates = self._meter.rates()
+        batchers = {stage.name: stage for stage in status.stages if stage.role == "batcher"}
+        self._points.append(
+            Point(
+                at=self._clock.wall(),
+                read=rates.read,
+                settled=rates.settled,
+                failed=rates.failed,
+                unsettled=status.account.unsettled,
+                sizes={name: stage.last_batch for name, stage in batchers.items()},
+                latencies={name: quantile(self._batches.latencies(name), 0.95) for name in batchers},
+            )
+        )
+
+    def view(self) -> PipelineView:
+        """Return it as the API shows it."""
+        status, mask = self.status(), self._loaded.secrets.mask
+        view = PipelineView(
+            name=self.name,
+            state=self._state,
+            since=self._since,
+            error=self._error,
+            run=self._run,
+            lineage=self._lineage,
+            resumed=self._resumed,
+            rates=self._meter.rates(),
+            stages=stage_views(self._loaded.topology, status, self._meter.stages(), self._batches, mask),
+            sources=source_views(status),
+            alerts=self._all_alerts(),
+        )
+        if status is not None:
+            view.uptime, view.account = status.seconds, account_view(status.account)
+            for name in ("dead_letters", "bytes_held", "checkpoints", "checkpoint_age", "loop_lag", "bottleneck"):
+                setattr(view, name, getattr(status, name))
+        return view
+
+    def statistics(self) -> Statistics:
+        """Return what its runs come to."""
+        view, latencies = self.view(), self._batches.latencies()
+        batchers = [stage for stage in view.stages if stage.role == "batcher"]
+        batches, batched = sum(stage.batches for stage in batchers), sum(stage.records_out for stage in batchers)
+        account = view.account
+        ended = account.read - account.unsettled
+        good = account.written + account.filtered
+        return Statistics(
+            pipeline=self.name,
+            state=view.state,
+            uptime=view.uptime,
+            account=account,
+            rates=view.rates,
+            success_rate=good / ended if ended else None,
+            batches=batches,
+            average_batch=batched / batches if batches else None,
+            p50_seconds=quantile(latencies, 0.5),
+            p95_seconds=quantile(latencies, 0.95),
+            p99_seconds=quantile(latencies, 0.99),
+            throughput=ended / view.uptime if view.uptime else 0.0,
+            dead_letters=view.dead_letters,
+            bottleneck=view.bottleneck,
+        )
+
+    # --- the runs ---
+
+    async def _once(self) -> None:
+        self._error, self._paused, self._code = "", False, 0
+        self._meter.forget()
+        try:
+            self._supervisor = Pipeline.from_loaded(self._loaded).supervisor(subscribers=[self._note])
+            report = await self._supervisor.run()
+        except PipelineError as error:
+            self._end("failed", str(error), int(error.exit_code))
+        except Exception as error:
+            # A bug in one pipeline ends that one: the others have nothing to do with it.
+            self._end("failed", f"{type(error).__name__}: {error}; this is a bug", Exit.FAILED)
+        else:
+            self._end(_state_of(report), report.error, report.exit_code)
+
+    def _end(self, state: State, error: str, code: int) -> None:
+        if self._supervisor is not None:
+            self._status = self._supervisor.status()
+        self._supervisor = None
+        self._error, self._code = self._loaded.secrets.mask(error), code
+        self._alerts.clear()
+        self._enter(state)
+
+    def _running(self) -> Supervisor:
+        if self._supervisor is None:
+            raise Refused("not_running", f"pipeline '{self.name}' is {self._state}; start it first")
+        return self._supervisor
+
+    def _read_again(self) -> None:
+        try:
+            loaded = self._reload()
+        except PipelineError as error:
+            raise Refused("config", str(error)) from error
+        if loaded.config.name != self.name:
+            raise Refused("config", f"the config names another pipeline now: '{loaded.config.name}'")
+        self._loaded = loaded
+        self._batches = self._log()
+
+    def _log(self) -> BatchLog:
+        stages = self._loaded.topology.stages.values()
+        return BatchLog({stage.name: stage.spec for stage in stages if stage.role == "batcher"})
+
+    def _enter(self, state: State) -> None:
+        if state != self._state:
+            self._state, self._since = state, self._clock.wall()
+            self._tell(self.name, "state", {"state": state, **({"error": self._error} if state == "failed" else {})})
+
+    # --- what it tells ---
+
+    def _note(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Take note of a log event of the run."""
+        if event == "batch":
+            self._batches.batch(fields, self._clock.wall(), self._run)
+        elif event == "resize":
+            self._batches.resize(fields)
+        elif event == "started":
+            self._run, self._lineage, self._resumed = fields["run"], fields["lineage"], fields["resumed"]
+            self._enter("running")
+        elif event == "draining":
+            self._enter("draining")
+        if event not in _SILENT:
+            shown: Mapping[str, Any] = masked(dict(fields), self._loaded.secrets.mask)
+            self._tell(self.name, event, shown)
+
+    def _all_alerts(self) -> list[Alert]:
+        found = list(self._alerts.values())
+        if self._state == "failed":
+            found.insert(0, Alert("failed", self._error or "the pipeline failed", self._since, "error"))
+        return found
+
+
+def _state_of(report: Report) -> State:
+    if report.outcome == "done":
+        return "finished"
+    return "stopped" if report.outcome in ("drained", "interrupted") else "failed"
