@@ -21,6 +21,9 @@ from pipeline.stage import Chunk, Feed, Reader, Source, SourceContext
 
 __all__ = ("SourceActor",)
 
+_IDLE = 0.05
+"""Seconds without a chunk after which a source that never ends was not reading but waiting for somebody to write."""
+
 
 @dataclass(slots=True)
 class _Passed:
@@ -200,7 +203,11 @@ class SourceActor:
             except StopAsyncIteration:
                 self.ended = True
         self._scope = None
-        self._metrics.busy_seconds += self._run.clock.now() - started
+        seconds = self._run.clock.now() - started
+        if self.endless and seconds > _IDLE:
+            self._metrics.waiting_in_seconds += seconds
+        else:
+            self._metrics.busy_seconds += seconds
         return chunk
 
     async def _admit(self, chunk: Chunk) -> None:

@@ -57,6 +57,8 @@ class _Override:
             self._document.problems.append(self._mark.problem(str(lost)))
 
     def _parse(self, text: str) -> Node | None:
+        if text.startswith("*"):
+            return Node(text, self._mark, raw=text)  # a glob: for YAML an alias, and there are no anchors here
         parsed = parse(text, self._mark.file, self._mark)
         self._document.problems.extend(parsed.problems)
         if parsed.problems:

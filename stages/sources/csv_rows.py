@@ -170,7 +170,7 @@ class Rows:
             raise _Bad(_reason(row))
         if len(row) != len(self._names):
             feed.retreat()
-            raise _Bad(f"{len(row)} fields; the header has {len(self._names)}")
+            raise _Bad(f"{len(row)} field{'s' * (len(row) != 1)}; the header has {len(self._names)}")
         try:
             return self._records([self._columns.row(row)])[0]
         except ValueError as error:

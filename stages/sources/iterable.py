@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sized
 from collections.abc import Iterable as PlainIterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
@@ -21,6 +21,7 @@ __all__ = ("AsyncReader", "Iterable", "PlainReader")
 _CHUNK = 500
 _TOGETHER = 0.005  # seconds; a slow iterator hands over what it has, so that the loop and the next stage get their turn
 _CLOSING = 5.0  # seconds that an iterator may take to clean up
+_RECIPE = "a pipeline is a recipe and can be run again, a generator goes by once: give the function that makes it, not its call"
 
 
 class Iterable(Source):
@@ -42,15 +43,17 @@ class Iterable(Source):
     async def open(self, context: SourceContext) -> Reader:
         """Begin to iterate.
 
-        :raises ConfigError: when there is nothing to iterate over.
+        :raises ConfigError: when there is nothing to iterate over, or only a generator that an earlier run used up.
         """
         records: Any = self.records
         if callable(records) and not isinstance(records, PlainIterable | AsyncIterable):
             records = records()
+        if _is_used_up(records):
+            raise ConfigError(f"stage {context.name!r} (source iterable): the generator is used up; {_RECIPE}")
         if isinstance(records, AsyncIterable):
             return AsyncReader(_any(records), context.name)
         if isinstance(records, PlainIterable) and not isinstance(records, str | bytes | dict):
-            return PlainReader(_any(records))
+            return PlainReader(_any(records), context.warn)
         other = _any(records)
         if inspect.iscoroutine(other):
             other.close()
@@ -61,8 +64,10 @@ class Iterable(Source):
 class PlainReader(Reader):
     """Reads a plain iterable, on the loop: 500 records or 5 ms a chunk."""
 
-    def __init__(self, records: PlainIterable[Any]) -> None:
+    def __init__(self, records: PlainIterable[Any], warn: Callable[[str], None] = lambda text: None) -> None:
         self._iterator = iter(records)
+        self._warn = warn
+        self._once = self._iterator is records
         self._quick = isinstance(records, list | tuple | range)
         self._total = len(records) if isinstance(records, Sized) else None
         self._done = 0
@@ -81,6 +86,8 @@ class PlainReader(Reader):
                 yield Chunk(records, self._done, size=estimate(records))
                 await anyio.lowlevel.checkpoint()
             elif error is None:
+                if self._once and not self._done and not inspect.isgenerator(self._iterator):
+                    self._warn(f"the iterator gave no records; if an earlier run has used it up: {_RECIPE}")
                 return
         raise error
 
@@ -96,9 +103,10 @@ class PlainReader(Reader):
 
     async def close(self) -> None:
         """Close a generator, so that its `finally` runs."""
-        close = getattr(self._iterator, "close", None)
-        if inspect.isgenerator(self._iterator) and close is not None:
-            close()
+        iterator = self._iterator
+        # One that was never begun has nothing to clean up, and a dry run must leave it to the run.
+        if inspect.isgenerator(iterator) and inspect.getgeneratorstate(iterator) != inspect.GEN_CREATED:
+            iterator.close()
 
 
 class AsyncReader(Reader):
@@ -154,6 +162,12 @@ class AsyncReader(Reader):
                     self._wanted.clear()
                 if not self._wanted.is_set():
                     await self._wanted.wait()
+
+
+def _is_used_up(records: Any) -> bool:
+    if inspect.isgenerator(records):
+        return inspect.getgeneratorstate(records) == inspect.GEN_CLOSED
+    return inspect.isasyncgen(records) and _any(records).ag_frame is None
 
 
 def _iterating(records: AsyncIterable[Any]) -> AbstractAsyncContextManager[AsyncIterator[Any]]:

@@ -102,9 +102,13 @@ def groups_in(path: Path) -> list[list[int]]:
     return [record["n"] for record in records_in(path)]
 
 
+_HANGS = 50.0
+"""Seconds after which a run hangs: a busy machine was seen to take more than ten."""
+
+
 async def ended(pipeline: Pipeline, **options: Any) -> Report:
     """Run to whatever end and return the report; a run that hangs fails."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(_HANGS):
         return await pipeline.supervisor(**options).run()
 
 
@@ -115,7 +119,7 @@ async def drained_when(pipeline: Pipeline, ready: Callable[[Supervisor], bool]) 
         await until(supervisor, lambda status: ready(supervisor))
         supervisor.drain(0.05)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(_HANGS):
         return await run_beside(pipeline, drain)
 
 

@@ -208,3 +208,35 @@ async def test_a_source_that_breaks_too_often_ends_the_run_by_name() -> None:
     bench = Bench(Breaks(breaks=[1], opened=[]))
     assert numbered(await bench.read()) == [(0, 1)]
     assert "RuntimeError: lost (" in str(bench.run.halt)
+
+
+class Followed(Source):
+    """A source that never ends by itself and has a record an hour."""
+
+    clock: Any
+
+    def endless(self) -> bool:
+        return True
+
+    async def open(self, context: SourceContext) -> Reader:
+        return _Hourly(self.clock)
+
+
+class _Hourly(Reader):
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    async def read(self) -> AsyncIterator[Chunk]:
+        for n in range(2):
+            await self._clock.sleep(3600)
+            yield Chunk([n], n)
+
+
+async def test_a_source_that_never_ends_waits_while_nobody_writes() -> None:
+    clock = ManualClock()
+    bench = Bench(Followed(clock=clock))
+    bench.clock = clock
+    bench.run.clock = clock
+    await bench.read()
+    metrics = bench.run.metrics[bench.name]
+    assert (metrics.busy_seconds, metrics.waiting_in_seconds) == (0, 7200)

@@ -153,3 +153,7 @@ def test_what_an_alias_shares_is_set_in_one_place_only() -> None:
     loaded = load_text(shared, "c.yaml", registry=registry(), overrides=settings, environ={})
 
     assert (key(loaded, "archive", "table"), key(loaded, "second", "table")) == ("late", "t")
+
+
+def test_a_glob_is_text_and_no_alias() -> None:
+    assert key(plan(["stages.jsonl.with.path=*.jsonl"]), "jsonl", "path") == "*.jsonl"

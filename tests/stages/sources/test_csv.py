@@ -85,7 +85,7 @@ async def test_a_row_of_another_width_is_bad(tmp_path: Path) -> None:
     path = write(tmp_path, "in.csv", "a,b\n1,2\n3\n4,5,6\n7,8\n")
     good, short, long, last = await read_records(Csv(path=path))
     assert (good, last) == ({"a": "1", "b": "2"}, {"a": "7", "b": "8"})
-    assert short == ("bad", "3", "1 fields; the header has 2")
+    assert short == ("bad", "3", "1 field; the header has 2")
     assert long == ("bad", "4,5,6", "3 fields; the header has 2")
 
 

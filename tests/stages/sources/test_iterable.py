@@ -218,3 +218,38 @@ async def test_what_cannot_be_iterated_is_a_mistake(records: Any) -> None:
 def test_it_never_replays_and_its_records_belong_to_somebody_else() -> None:
     assert not Iterable([]).replays()
     assert Iterable.shares
+
+
+async def read_all(records: Any, warned: list[str] | None = None, *, dry: bool = False) -> list[Any]:
+    context = SourceContext("it", "test", SystemClock(), warn=(warned if warned is not None else []).append)
+    reader = await Iterable(records).open(context)
+    try:
+        return [] if dry else [record async for chunk in reader.read() for record in chunk.records]
+    finally:
+        await reader.close()
+
+
+async def test_a_generator_that_is_used_up_is_refused_and_a_function_that_makes_it_is_not() -> None:
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    for made, make in (((n for n in [1]), lambda: (n for n in [1])), (later(), later)):
+        assert await read_all(made) == [1]
+        with pytest.raises(ConfigError, match=r"the generator is used up; .*give the function that makes it"):
+            await read_all(made)
+        assert [await read_all(make) for _ in range(2)] == [[1], [1]]
+
+
+async def test_a_dry_run_leaves_a_generator_to_the_run() -> None:
+    generator = (n for n in [1])
+    assert await read_all(generator, dry=True) == []
+    assert await read_all(generator) == [1]
+
+
+async def test_an_iterator_that_gives_nothing_may_be_used_up_and_that_is_said() -> None:
+    warned: list[str] = []
+    mapped = map(abs, [1])
+    assert (await read_all(mapped, warned), warned) == ([1], [])
+    assert await read_all(mapped, warned) == []
+    assert "if an earlier run has used it up" in warned[0]
+    assert (await read_all([], warned), len(warned)) == ([], 1)
