@@ -102,6 +102,8 @@ class Watch:
         """Tell others of the end, for a few seconds at most."""
         with anyio.CancelScope(shield=True):
             if self._teller is not None:
+                # What cleared with the last records is over, and not only because the run is.
+                self._teller.look(self._seen())
                 self._teller.end(self._seconds())
                 await self._teller.finish()
             if self._pusher is not None:

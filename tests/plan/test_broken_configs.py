@@ -46,6 +46,47 @@ def top(text: str) -> str:
 
 # What the case is called, the config, and its problems: line, column and text.
 BROKEN: list[tuple[str, str, list[str]]] = [
+    (
+        "alerts without a rule",
+        top("alerts: {window: 1m}\n"),
+        ["2:9: key 'alerts': names no rule; give at least one of failure_rate, stalled, backlog and breaker"],
+    ),
+    (
+        "alerts that can't be",
+        top("alerts:\n  failure_rate: 10\n  stalled: 5\n  backlog: 200000\n  webhok: http://h\n"),
+        [
+            "3:17: key 'alerts.failure_rate': expected less than 1",
+            "4:12: key 'alerts.stalled': expected a duration with a unit, like 250ms, got a whole number",
+            "6:3: key 'alerts': unknown key 'webhok'; did you mean 'webhook'?",
+        ],
+    ),
+    (
+        "a backlog that can't come to pass",
+        top("alerts: {backlog: 200000}\n"),
+        [
+            "2:19: key 'alerts.backlog': never more than 100,000 records are unsettled (checkpoint.max_unsettled)",
+        ],
+    ),
+    (
+        "an address that can't be posted to",
+        top("alerts: {breaker: 1s, webhook: ftp://me:secret@h, command: []}\n"),
+        ["2:60: key 'alerts.command': expected something, got nothing"],
+    ),
+    (
+        "a push to nowhere",
+        top("metrics: {push: localhost, every: 0s}\nmetadata: {a: [1]}\n"),
+        [
+            "2:35: key 'metrics.every': expected at least 1s",
+            "3:15: key 'metadata.a': expected text or a whole number or a number or true or false, got a list",
+        ],
+    ),
+    (
+        "a push to no URL",
+        top("metrics: {push: localhost}\n"),
+        [
+            "2:17: key 'metrics.push': expected a URL that begins with http:// or https:// and a host; a program is a list, like [push-metrics, --quiet]"
+        ],
+    ),
     ("empty file", "", ["1:1: expected a mapping with 'name' and 'stages', got nothing"]),
     ("only a comment", "# nothing\n", ["1:1: expected a mapping with 'name' and 'stages', got nothing"]),
     ("a list at the top", "- 1\n- 2\n", ["1:1: expected a mapping with 'name' and 'stages', got a list"]),
