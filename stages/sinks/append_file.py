@@ -11,7 +11,7 @@ import msgspec
 from pipeline.errors import ConfigError, StateError, StorageError, Unavailable
 from stages.sinks.frames import Frames
 
-__all__ = ("AppendFile", "FilePoint", "Mark", "digest", "fault", "inspect", "read_tail")
+__all__ = ("AppendFile", "FilePoint", "Mark", "digest", "fault", "inspect", "is_copy", "read_tail")
 
 TAIL = 4096
 FRAME = 256 * 2**10
@@ -23,7 +23,10 @@ _OPEN = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FilePoint(msgspec.Struct, frozen=True):
-    """How far a file counts: its length, the hash of the 4 KiB before it, and the device and inode it is known by."""
+    """How far a file counts: its length, the hash of the 4 KiB before it, and the device and inode it had.
+
+    A folder that was copied or restored has other inodes: then length and hash say whether it is the same, `is_copy`.
+    """
 
     path: str
     inode: tuple[int, int]
@@ -86,14 +89,15 @@ class AppendFile:
             return None
         try:
             found = os.fstat(fd)
-            if (found.st_dev, found.st_ino) != point.inode:
+            inode = (found.st_dev, found.st_ino)
+            whole = found.st_size >= point.length and digest(read_tail(fd, point.length)) == point.tail
+            if inode != point.inode and not (whole and is_copy(point, found)):
                 return None
-            if found.st_size < point.length or digest(read_tail(fd, point.length)) != point.tail:
+            if not whole:
                 raise StateError(
                     f"{point.path}: does not hold any more what this pipeline wrote; put it back as it was"
                 )
-            file = cls(point, read_tail(fd, found.st_size), frames)
-            file.length = found.st_size
+            file = cls(FilePoint(point.path, inode, found.st_size), read_tail(fd, found.st_size), frames)
             return file
         finally:
             os.close(fd)
@@ -205,6 +209,14 @@ class AppendFile:
 def digest(tail: bytes) -> str:
     """Return the hash of a tail."""
     return blake2b(tail, digest_size=16).hexdigest()
+
+
+def is_copy(point: FilePoint, found: os.stat_result) -> bool:
+    """Tell whether another file that ends in the same tail at the same length can only be a copy, as of a backup.
+
+    A short one says little, so there must be nothing behind it that might be somebody else's.
+    """
+    return found.st_size == point.length or point.length >= TAIL
 
 
 def read_tail(fd: int, length: int) -> bytes:

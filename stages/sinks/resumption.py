@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from pipeline.errors import StateError
 from pipeline.stage import SinkContext
-from stages.sinks.append_file import AppendFile, FilePoint, digest, inspect, read_tail
+from stages.sinks.append_file import AppendFile, FilePoint, digest, inspect, is_copy, read_tail
 from stages.sinks.format import Format
 from stages.sinks.frames import Frames
 from stages.sinks.parts import final_name, leftovers, path_of
@@ -151,7 +151,8 @@ class Resumption:
         found = inspect(path)
         if found is None:
             raise self._differs(path, f"{point.length} bytes", "no file")
-        if (found.st_dev, found.st_ino) != point.inode:
+        inode = (found.st_dev, found.st_ino)
+        if inode != point.inode and not is_copy(point, found):
             raise self._differs(path, "the file that was written", "another file of that name")
         if found.st_size < point.length:
             raise self._differs(path, f"at least {point.length} bytes", f"{found.st_size}")
@@ -162,7 +163,7 @@ class Resumption:
             tail = read_tail(file.fileno(), length)
         if length < found.st_size:
             self._actions.append(lambda: self._cut(point, length, found.st_size))
-        return AppendFile(FilePoint(point.path, point.inode, length), tail, self._frames)
+        return AppendFile(FilePoint(point.path, inode, length), tail, self._frames)
 
     def _whole(self, file: BinaryIO, start: int) -> int:
         if self._frames is not None:

@@ -144,6 +144,8 @@ class Targets:
     def _file(self, path: str, created: list[str], made: Sequence[Target]) -> Target:
         older = self._older.get(path)
         file = AppendFile.behind(older, self._frames) if older is not None else None
+        if file is None:
+            self._named.pop(path, None)
         if file is None and self._admission.check(path):
             self._check_alone(path, made)
             file = self._admission.adopt(path)
@@ -178,7 +180,6 @@ class Targets:
         if self._rolled:
             return Announced(self.turn, target.key, point, target.sequence, final_name(target.key, target.sequence))
         earlier = self._named.get(target.key)
-        same = earlier is not None and earlier.base.inode == point.inode
-        identity = earlier.again(self.turn, point) if earlier and same else Announced(self.turn, target.key, point)
+        identity = earlier.again(self.turn, point) if earlier else Announced(self.turn, target.key, point)
         self._named[target.key] = identity
         return identity

@@ -21,7 +21,7 @@ __all__ = ("AsyncReader", "Iterable", "PlainReader")
 _CHUNK = 500
 _TOGETHER = 0.005  # seconds; a slow iterator hands over what it has, so that the loop and the next stage get their turn
 _CLOSING = 5.0  # seconds that an iterator may take to clean up
-_RECIPE = "a pipeline is a recipe and can be run again, a generator goes by once: give the function that makes it, not its call"
+_RECIPE = "a pipeline can be run again, a generator goes by once: give the function that makes it, not its call"
 
 
 class Iterable(Source):

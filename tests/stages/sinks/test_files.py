@@ -131,7 +131,9 @@ async def test_a_file_that_does_not_fit_its_checkpoint_is_refused_and_left_alone
     await written(saved, sink, 0, 5)
     aside = out.with_name("aside")
     out.rename(aside)
-    content = {"shorter": text(0, 5)[:-1], "other content": text(5, 10)}.get(change, text(0, 5)).encode()
+    content = {"shorter": text(0, 5)[:-1], "other content": text(5, 10), "another file": text(0, 6)}.get(
+        change, text(0, 5)
+    ).encode()
     if change in ("shorter", "other content"):
         aside.rename(out)
         out.write_bytes(content)
@@ -766,3 +768,45 @@ async def test_an_older_lineage_s_names_do_not_stand_in_the_way_of_another_path(
     await written(saved, Jsonl(path=str(tmp_path / "new.jsonl")), 0, 1)
 
     assert read(tmp_path / "new.jsonl") == text(0, 1)
+
+
+def restored(out: Path, more: str = "") -> None:
+    """Put a file back as a backup does: the same content in another file."""
+    kept = out.read_text()
+    out.rename(out.with_name("before"))
+    out.write_text(kept + more)
+
+
+async def test_a_file_that_was_restored_is_gone_on_with(out: Path) -> None:
+    saved, sink = Saved(), Jsonl(path=str(out))
+    await written(saved, sink, 0, 5)
+    restored(out)
+    await written(saved, sink, 5, 10)
+    restored(out)
+    await written(saved, sink, 10, 12)
+    assert out.read_text() == text(0, 12)
+
+
+async def test_a_copy_is_cut_back_only_where_its_last_4_kib_say_whose_it_is(out: Path) -> None:
+    saved, sink = Saved(), Jsonl(path=str(out))
+    await written(saved, sink, 0, 5)
+    restored(out, text(5, 6))
+    with pytest.raises(StateError, match="another file of that name"):
+        await saved.open(sink)
+    assert out.read_text() == text(0, 6)
+
+    out.write_text(text(0, 5))
+    await written(saved, sink, 5, 2000)
+    restored(out, text(2000, 2001))
+    await written(saved, sink, 2000, 2002)
+    assert out.read_text() == text(0, 2002)
+
+
+async def test_an_empty_file_of_the_checkpoint_is_not_taken_for_a_full_one_of_its_name(out: Path) -> None:
+    saved, sink = Saved(), Jsonl(path=str(out))
+    await saved.end(await saved.open(sink))
+    out.rename(out.with_name("before"))
+    out.write_text("somebody else's\n")
+    with pytest.raises(StateError, match="another file of that name"):
+        await saved.open(sink)
+    assert out.read_text() == "somebody else's\n"
