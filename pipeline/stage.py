@@ -18,15 +18,18 @@ from pipeline.batch import Batch, Failed, Many, Origin
 from pipeline.chain import Chain
 from pipeline.clock import Clock
 from pipeline.control.law import Law
+from pipeline.control.policy import full_name
 from pipeline.errors import ConfigError, RecordError, RecordErrors, StateError, StorageError, Unavailable
 from pipeline.keywords import ByKeyword
 from pipeline.units import parse_backoff, parse_duration, parse_rate, parse_size
 
 __all__ = (
+    "Acknowledge",
     "Backoff",
     "Batcher",
     "ChannelBounds",
     "Chunk",
+    "CircuitBreaker",
     "Declared",
     "Duration",
     "Each",
@@ -46,6 +49,7 @@ __all__ = (
     "Processor",
     "Progress",
     "Rate",
+    "RateLimit",
     "Reader",
     "RecordError",
     "RecordErrors",
@@ -102,6 +106,7 @@ _UNITS: dict[str, Callable[[str], Any]] = {
 }
 
 OnFailure = Literal["stop", "dead_letter", "collect", "skip"]
+Acknowledge = Literal["each", "all_or_nothing", "last_successful"]
 
 
 if TYPE_CHECKING:
@@ -210,6 +215,34 @@ class Retry(Declared):
         10.0,
     )
     deadline: Annotated[Duration | None, key("No further attempt after this long since the first.")] = None
+    on: Annotated[
+        dict[str | type[Exception], Literal["unavailable", "record"]],
+        key("What other exceptions mean, by name (`KeyError`, `module.Name`), subclasses included."),
+    ] = msgspec.field(default_factory=dict[str | type[Exception], Literal["unavailable", "record"]])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.on, Mapping) and any(isinstance(each, type) for each in self.on):
+            named = {full_name(each) if isinstance(each, type) else each: kind for each, kind in self.on.items()}
+            msgspec.structs.force_setattr(self, "on", named)
+
+
+class RateLimit(Declared):
+    """How often a stage calls its function, or its sink writes: one bucket for the stage, whatever its concurrency."""
+
+    rate: Annotated[Rate, Meta(gt=0), key("Calls a second in the long run.")]
+    burst: Annotated[int, Meta(ge=1), key("Calls that may be made at once after a pause.")] = 1
+    per: Annotated[
+        Literal["record", "call"] | None,
+        key("What is counted; record for functions that take one, else call."),
+    ] = None
+
+
+class CircuitBreaker(Declared):
+    """When a stage stops calling what it depends on, holds its batches, and looks now and then whether it is back."""
+
+    failures: Annotated[int, Meta(ge=1), key("Unavailable answers in a row that open it.")] = 5
+    reset: Annotated[Duration, Meta(gt=0), key("How long it is open before one call is tried.")] = 30.0
 
 
 class Restart(Declared):
@@ -332,6 +365,13 @@ class Processor(Stage, kw_only=True):
     ordered: Annotated[bool, key("Emit in the order of arrival; false emits what is ready.")] = True
     retry: Annotated[Retry | None, key("Attempts at what fails.")] = None
     timeout: Annotated[Duration | None, key("Bound on each attempt; refused on an inline synchronous function.")] = None
+    rate_limit: Annotated[RateLimit | None, key("Bound on the calls a second, for the stage as a whole.")] = None
+    circuit_breaker: Annotated[
+        CircuitBreaker | None, key("Hold batches, and the source with them, while the other side is unavailable.")
+    ] = None
+    acknowledge: Annotated[
+        Acknowledge, key("What goes on of a batch in which some fail: each, all_or_nothing or last_successful.")
+    ] = "each"
     restart: Annotated[Restart | None, key("Open the stage again when it breaks.")] = None
 
     def stateful(self) -> bool:
@@ -341,6 +381,10 @@ class Processor(Stage, kw_only=True):
     def resumable(self) -> bool:
         """Tell whether the stage promises the same results when records come again; a stream with memory can't."""
         return True
+
+    def per_record(self) -> bool | None:
+        """Tell whether the function takes one record at a time; None when only opening the stage tells."""
+        return None
 
     async def open(self, context: "StageContext") -> "Work":
         """Return the work of one run."""
@@ -373,6 +417,13 @@ class Sink(Stage, kw_only=True):
     concurrency: Annotated[int, Meta(ge=1), key("Batches in flight; file and SQLite sinks take 1.")] = 1
     retry: Annotated[Retry | None, key("Attempts at what fails.")] = None
     timeout: Annotated[Duration | None, key("Bound on each attempt.")] = None
+    rate_limit: Annotated[RateLimit | None, key("Bound on the calls a second, for the stage as a whole.")] = None
+    circuit_breaker: Annotated[
+        CircuitBreaker | None, key("Hold batches, and the source with them, while the other side is unavailable.")
+    ] = None
+    acknowledge: Annotated[
+        Acknowledge, key("What goes on of a batch in which some fail: each, all_or_nothing or last_successful.")
+    ] = "each"
     restart: Annotated[Restart | None, key("Open the stage again when it breaks.")] = None
 
     def resumes(self) -> Resume:

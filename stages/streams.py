@@ -69,6 +69,10 @@ class Operator(Processor, kw_only=True):
         """Say no for an operator with memory: it would begin again with none."""
         return not self.remembers
 
+    def per_record(self) -> bool:
+        """Tell that it is fed single records."""
+        return True
+
     async def open(self, context: StageContext) -> Streamed:
         """Return the operator."""
         return Streamed(self.stream, groups=self.groups)

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import structs
+
 from pipeline.plan.graph import to_text
 from pipeline.plan.topology import PlannedStage, Topology, channel_of
-from pipeline.stage import Sink, Source
+from pipeline.stage import Processor, Sink, Source
 from pipeline.units import format_duration, format_size
 
 __all__ = ("plan_data", "plan_lines")
@@ -19,6 +21,11 @@ def plan_lines(topology: Topology) -> Iterator[str]:
     for stage in topology.stages.values():
         if not isinstance(stage.spec, Source):
             yield f"  into {stage.name}: {_bounds(stage)}"
+    policies = [(stage.name, text) for stage in topology.stages.values() if (text := _policy(topology, stage))]
+    if policies:
+        yield ""
+        yield "failures:"
+        yield from (f"  {name}: {text}" for name, text in policies)
     yield ""
     yield from _times(topology)
 
@@ -59,6 +66,36 @@ def _bounds(stage: PlannedStage) -> str:
     return f"{count} or {format_size(size)}"
 
 
+def _policy(topology: Topology, stage: PlannedStage) -> str:
+    """Return what is done about failures, and about too many calls, where it is more than to stop the run."""
+    spec, policy = stage.spec, topology.policy_of(stage.name)
+    texts: list[str] = []
+    if isinstance(spec, Processor | Sink):
+        texts = [*_limits(spec)]
+        if spec.acknowledge != "each":
+            texts.append(f"acknowledge {spec.acknowledge}")
+    if policy != "stop" or texts:
+        texts.append(f"then {policy}" if texts else policy)
+    return "; ".join(texts)
+
+
+def _limits(spec: Processor | Sink) -> Iterator[str]:
+    limit, breaker, retry = spec.rate_limit, spec.circuit_breaker, spec.retry
+    timeout: Any = spec.timeout
+    if limit is not None:
+        rate: Any = limit.rate
+        yield f"at most {rate:g} calls a second, {limit.burst} at once"
+    if timeout is not None:
+        yield f"at most {format_duration(timeout)} an attempt"
+    if retry is not None and retry.attempts > 1:
+        waits: Any = retry.backoff
+        low, high = waits if isinstance(waits, tuple) else (waits, waits)
+        yield f"{retry.attempts} attempts, {format_duration(low)}..{format_duration(high)} apart"
+    if breaker is not None:
+        reset: Any = breaker.reset
+        yield f"held after {breaker.failures} calls in vain, one call each {format_duration(reset)}"
+
+
 def _stage_data(topology: Topology, stage: PlannedStage) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": stage.name,
@@ -72,6 +109,11 @@ def _stage_data(topology: Topology, stage: PlannedStage) -> dict[str, Any]:
         found["channel"] = {"records": bounds.records, "bytes": bounds.bytes}
         found["when"] = _plain(getattr(stage.spec, "when", None))
         found["concurrency"] = getattr(stage.spec, "concurrency", 1)
+    if isinstance(stage.spec, Processor | Sink):
+        found["acknowledge"] = stage.spec.acknowledge
+        for name in ("retry", "rate_limit", "circuit_breaker"):
+            value = getattr(stage.spec, name)
+            found[name] = structs.asdict(value) if value is not None else None
     if isinstance(stage.spec, Sink):
         found["delivery"] = topology.delivery_of(stage.name)
     return found

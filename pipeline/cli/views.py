@@ -240,6 +240,14 @@ def _started(fields: Mapping[str, Any]) -> str:
     return f"{fields.get('pipeline')}: run {fields.get('run')}, {how}"
 
 
+def _breaker(fields: Mapping[str, Any]) -> str:
+    who = f"breaker: stage '{fields.get('stage')}'"
+    if fields.get("state") != "open":
+        return f"{who} gets through again"
+    every = span(float(fields.get("reset") or 0))
+    return f"{who} can't be reached: {fields.get('error')}; its batches wait, and one call is tried in {every}"
+
+
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "started": _started,
     "warning": lambda fields: f"warning: {fields.get('text')}",
@@ -254,5 +262,5 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "restart": lambda fields: f"restart: {fields.get('error')}",
     "alert": lambda fields: f"alert {fields.get('state')}: {fields.get('text')}",
     "notice": lambda fields: str(fields.get("text")),
-    "breaker": lambda fields: f"breaker: stage '{fields.get('stage')}' is {fields.get('state')}",
+    "breaker": _breaker,
 }

@@ -2,11 +2,14 @@
 
 import errno
 import sqlite3
+import sys
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from pipeline.errors import PipelineError, RecordError, RecordErrors, Unavailable
 
-__all__ = ("Kind", "classify", "status_of")
+__all__ = ("Kind", "classify", "full_name", "meanings", "retry_after", "status_of")
 
 
 class Kind(Enum):
@@ -40,8 +43,36 @@ _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _RETRYABLE_STATUS = frozenset({408, 425, 429})
 
 
-def classify(error: BaseException) -> Kind:
-    """Tell what kind of failure an exception is."""
+def classify(error: BaseException, meant: Mapping[str, Kind] | None = None) -> Kind:
+    """Tell what kind of failure an exception is.
+
+    ``meant`` says it for exceptions by their full name, for the nearest class of each (see `meanings`); what is a
+    fault stays one.
+    """
+    kind = _classify(error)
+    if not meant or kind is Kind.FAULT:
+        return kind
+    names = (full_name(each) for each in type(error).__mro__)
+    return next((meant[name] for name in names if name in meant), kind)
+
+
+def meanings(on: Mapping[Any, str]) -> dict[str, Kind]:
+    """Return the kinds of ``retry.on`` by full names: a class may be known by another name than where it is from."""
+    return {_resolved(name): Kind(kind) for name, kind in on.items()}
+
+
+def full_name(error: type) -> str:
+    """Return the module and the name of an exception's class; one of Python's own has only the name."""
+    return error.__qualname__ if error.__module__ == "builtins" else f"{error.__module__}.{error.__qualname__}"
+
+
+def _resolved(name: str) -> str:
+    module, _, own = name.rpartition(".")
+    found: Any = getattr(sys.modules.get(module), own, None)
+    return full_name(found) if isinstance(found, type) else name.removeprefix("builtins.")
+
+
+def _classify(error: BaseException) -> Kind:
     if isinstance(error, RecordError | RecordErrors):
         return Kind.RECORD
     if isinstance(error, PipelineError | MemoryError):
@@ -68,6 +99,15 @@ def status_of(error: BaseException) -> int | None:
             if isinstance(status, int) and 400 <= status < 600:
                 return status
     return None
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Return the seconds that the other side asked to wait: of `Unavailable`, or of an HTTP answer's Retry-After."""
+    if isinstance(error, Unavailable):
+        return error.retry_after
+    headers: Any = getattr(getattr(error, "response", None), "headers", None)
+    asked: Any = headers.get("Retry-After") if hasattr(headers, "get") else None
+    return float(asked) if isinstance(asked, str) and asked.isascii() and asked.isdigit() and len(asked) < 7 else None
 
 
 def _classify_os_error(error: OSError) -> Kind:

@@ -3,36 +3,69 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import anyio
 
 from pipeline.batch import Batch
 from pipeline.cause import cause_of
-from pipeline.control.policy import Kind, classify
+from pipeline.control.policy import Kind, classify, meanings, retry_after
 from pipeline.control.retry import Retries
-from pipeline.errors import Unavailable
+from pipeline.errors import RecordErrors
+from pipeline.flow.gate import Abandoned, Gate, Rest
 from pipeline.flow.run import Run
 from pipeline.stage import Processor, Sink
 
-__all__ = ("Abandoned", "Attempts", "Spent", "as_error")
+__all__ = ("Abandoned", "Attempts", "Spent", "Trial", "as_error")
 
 T = TypeVar("T")
 
 
 class Spent(Exception):
-    """All attempts failed. ``error`` is the last one's, ``kind`` what it says about whose fault it is."""
+    """All attempts failed. ``error`` is the last one's, ``kind`` what it says about whose fault it is.
 
-    def __init__(self, error: Exception, kind: Kind, attempts: int) -> None:
+    ``since`` is the stage's last call before the first of these attempts. ``held`` says that the breaker was open when
+    the last one failed: it speaks of the other side, not of the records, and did not count as an attempt.
+    """
+
+    def __init__(self, error: Exception, kind: Kind, attempts: int, since: int = 0, held: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.kind = kind
         self.attempts = attempts
+        self.since = since
+        self.held = held
 
 
-class Abandoned(Exception):
-    """A drain came while an attempt was waited for: the records stay unsettled and are read again."""
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a piece of work is tried: ``used`` attempts were made before; ``single`` gives it one more and no count of
+    the breaker's; ``alone`` says that there is nothing else to try, so that its failures may open the breaker;
+    ``stubborn`` that bad records are tried again, too, and ``named`` that this goes for `RecordErrors`.
+    """
+
+    used: int = 0
+    single: bool = False
+    alone: bool = True
+    stubborn: bool = False
+    named: bool = False
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far the attempts at one piece of work have come."""
+
+    trial: Trial
+    batch: Batch | None
+    since: int
+    attempt: int
+    started: float
+    probing: bool = False
+
+
+_FIRST = Trial()
 
 
 class Attempts:
@@ -41,19 +74,43 @@ class Attempts:
     def __init__(self, run: Run, name: str, spec: Processor | Sink, by_record: bool = False) -> None:
         self._run = run
         self._name = name
+        self._metrics = run.metrics[name]
         self._by_record = by_record
         self._timeout: Any = spec.timeout
         retry = spec.retry
         first, longest = _bounds(retry.backoff) if retry is not None else (0.1, 10.0)
         deadline: Any = retry.deadline if retry is not None else None
         self.retries = Retries(retry.attempts if retry is not None else 1, first, longest, deadline)
+        self._meant = meanings(retry.on) if retry is not None else {}
+        self.gate = Gate(run, name, spec)
+        self.calls = 0
+        """Calls that were begun so far: the number of the last one."""
+        self._through = 0
+
+    def got_through(self, since: int) -> bool:
+        """Tell whether a call that was begun behind the call of this number has succeeded."""
+        return self._through > since
+
+    def passed(self) -> None:
+        """Count a call that was made elsewhere and got through."""
+        self.calls += 1
+        self._through = self.calls
+
+    @property
+    def draining(self) -> bool:
+        """Whether the run ends by wish."""
+        return self._run.draining
+
+    def kind_of(self, error: Exception) -> Kind:
+        """Tell what an exception means here."""
+        return classify(error, self._meant)
 
     async def make(
         self,
         work: Callable[[int], Awaitable[T]],
         batch: Batch | None = None,
-        rest: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
-        retries: Retries | None = None,
+        rest: Rest = nullcontext,
+        trial: Trial = _FIRST,
     ) -> T:
         """Do the work, again as the policy allows; ``work`` is told which attempt it is, from 1.
 
@@ -63,51 +120,97 @@ class Attempts:
         :raises Abandoned: when a drain came while it waited.
         :raises StorageError, StageError: at once.
         """
-        policy = retries or self.retries
-        metrics = self._run.metrics[self._name]
-        started = self._run.clock.now()
-        attempt = 0
+        course = _Course(trial, batch, self.calls, trial.used, self._run.clock.now())
         while True:
-            attempt += 1
-            metrics.attempts += 1
+            await self._enter(course, rest)
+            self.calls += 1
+            call = self.calls
+            self._metrics.attempts += 1
             try:
                 if self._timeout is None:
-                    return await work(attempt)
-                with anyio.fail_after(self._timeout):
-                    return await work(attempt)
+                    result = await work(course.attempt)
+                else:
+                    with anyio.fail_after(self._timeout):
+                        result = await work(course.attempt)
             except BaseException as raised:
                 if _is_the_end_of(raised):
+                    self._let_go(course)
                     raise
-                error = as_error(raised)
-                kind = classify(error)
-                if kind is Kind.FAULT:
-                    raise
-                asked = error.retry_after if isinstance(error, Unavailable) else None
-                spent = self._run.clock.now() - started
-                wait = None if kind is Kind.RECORD else policy.wait(attempt, spent, random.random, asked)
-                # A record that is bad by itself costs its batch no time; whatever else goes wrong does.
-                spares = self._by_record and wait is None and kind is not Kind.UNAVAILABLE
-                if batch is not None and batch.ticket is not None and not spares:
-                    batch.ticket.smooth = False
-                if wait is None:
-                    raise Spent(error, kind, attempt) from error
-                if self._run.draining:
-                    raise Abandoned from error
-                metrics.retries += 1
-                self._run.events.emit("retry", stage=self._name, attempt=attempt, error=cause_of(error), wait=wait)
+                wait = self._failed(as_error(raised), course)
+            else:
+                self._through = max(self._through, call)
+                self.gate.succeeded()
+                return result
             async with rest():
-                await self._pause(wait)
+                await self.gate.pause(wait)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait for the next attempt, unless a drain comes."""
-        with anyio.CancelScope() as scope:
-            self._run.on_drain.append(scope.cancel)
-            try:
-                await self._run.clock.sleep(seconds)
-            finally:
-                self._run.on_drain.remove(scope.cancel)
+    async def again(self, used: int, rest: Rest = nullcontext) -> None:
+        """Wait for a further attempt at what failed without an error of its own."""
+        self._metrics.retries += 1
+        async with rest():
+            await self.gate.pause(self.retries.wait(used, 0.0, random.random) or 0.0)
+
+    async def _enter(self, course: _Course, rest: Rest) -> None:
+        gate = self.gate
+        if gate:
+            if gate.shut:
+                _roughen(course.batch)
+            course.probing = await gate.enter(rest)
+        if course.attempt == course.trial.used:
+            course.since = self.calls
+        course.attempt += 1
+
+    def _failed(self, error: Exception, course: _Course) -> float:
+        """Return how long to wait for the next attempt.
+
+        :raises Spent: when there is none.
+        """
+        kind = self.kind_of(error)
+        if kind is Kind.FAULT:
+            self._let_go(course)
+            raise error
+        held, over = self._count(kind, error, course)
+        wait = None if held or over else self._wait(kind, error, course)
+        # A record that is bad by itself costs its batch no time; whatever else goes wrong does.
+        if not (self._by_record and wait is None and kind is not Kind.UNAVAILABLE):
+            _roughen(course.batch)
+        if wait is None:
+            raise Spent(error, kind, course.attempt - held, course.since, held) from error
         if self._run.draining:
-            raise Abandoned
+            raise Abandoned from error
+        self._metrics.retries += 1
+        self._run.events.emit("retry", stage=self._name, attempt=course.attempt, error=cause_of(error), wait=wait)
+        return wait
+
+    def _count(self, kind: Kind, error: Exception, course: _Course) -> tuple[bool, bool]:
+        """Tell the breaker; return whether it was open, and whether the attempts end before it opens."""
+        gate, breaker = self.gate, self.gate.breaker
+        if breaker is None:
+            return False, False
+        if kind is not Kind.UNAVAILABLE:
+            self._let_go(course)
+            return False, False
+        if gate.shut:
+            gate.failed(course.probing, error)
+            return True, False
+        if course.trial.single:
+            return False, True
+        if breaker.at_the_brink and not course.trial.alone:
+            # Whether it is the other side's fault is seen by trying other records first.
+            return False, True
+        gate.failed(False, error)
+        return False, False
+
+    def _let_go(self, course: _Course) -> None:
+        if course.probing:
+            self.gate.release()
+
+    def _wait(self, kind: Kind, error: Exception, course: _Course) -> float | None:
+        trial = course.trial
+        if trial.single or (kind is Kind.RECORD and not (trial.named if _names(error) else trial.stubborn)):
+            return None
+        spent = self._run.clock.now() - course.started
+        return self.retries.wait(course.attempt, spent, random.random, retry_after(error))
 
 
 def as_error(raised: BaseException) -> Exception:
@@ -117,6 +220,16 @@ def as_error(raised: BaseException) -> Exception:
     error = RuntimeError(f"the function raised {type(raised).__name__}{f' ({raised})' if str(raised) else ''}")
     error.__cause__ = raised
     return error
+
+
+def _names(error: Exception) -> bool:
+    return isinstance(error, RecordErrors)
+
+
+def _roughen(batch: Batch | None) -> None:
+    """Let nobody learn from the time of a batch."""
+    if batch is not None and batch.ticket is not None:
+        batch.ticket.smooth = False
 
 
 def _is_the_end_of(raised: BaseException) -> bool:

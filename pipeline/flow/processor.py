@@ -94,8 +94,9 @@ class ProcessorActor:
                 halt = halt_here or halt
                 if not batch.records:
                     break
-        except Abandoned:
+        except Abandoned as left:
             abandoned = True
+            batch = left.done or Batch([])
         except Halt as raised:
             # Nobody can say how far it got: all of the batch stays unsettled.
             batch, halt = Batch([]), halt or raised
@@ -105,15 +106,11 @@ class ProcessorActor:
             ticket.smooth = False
 
         async def hand_on() -> bool:
-            if abandoned:
-                self._run.lets_go(place)
-                if ticket is not None:
-                    ticket.close()
-                self._inbox.abandon()
-                return False
             going_on = await self._hand_on(batch, halt)
             self._run.lets_go(place)
-            return going_on
+            if abandoned:
+                self._inbox.abandon()
+            return going_on and not abandoned
 
         return hand_on
 
@@ -154,4 +151,5 @@ class ProcessorActor:
 
 def may_fuse(step: Step, concurrency: int) -> bool:
     """Tell whether a step may share an actor: synchronous, one at a time, and without waits of its own."""
-    return isinstance(step, EachStep) and concurrency == 1 and step.attempts.retries.attempts == 1
+    attempts = step.attempts
+    return isinstance(step, EachStep) and concurrency == 1 and attempts.retries.attempts == 1 and not attempts.gate

@@ -7,7 +7,7 @@ from pipeline.batch import Batch, Failed, Many, SourceSpan
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.run import Failure, Halt, Run
 
-__all__ = ("absorb", "group")
+__all__ = ("absorb", "group", "up_to")
 
 _SPECIAL = frozenset({type(None), Many, Failed, Failure})
 
@@ -88,6 +88,12 @@ def group(run: Run, batch: Batch, records: list[Any]) -> Batch:
         ticket=batch.ticket,
         metadata=batch.metadata,
     )
+
+
+def up_to(run: Run, batch: Batch, results: list[Any], index: int) -> tuple[Batch, list[Any]]:
+    """Return the part of a batch, and of its results, before a record at which the run ends."""
+    head = batch_before(run, batch, index)
+    return (head, results[:index]) if head is not None else (Batch([]), [])
 
 
 def _without(span: SourceSpan, lead: tuple[str, int]) -> list[SourceSpan]:

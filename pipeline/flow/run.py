@@ -252,6 +252,11 @@ class Run:
             "failed", stage=stage, outcome=policy, position=position, error=str(error), error_type=kind, key=key
         )
 
+    def unreachable(self, stage: str, origin: Origin, error: BaseException) -> Halt:
+        """Return the halt for what a stage can't reach: no record is to blame, and from this one on none settles."""
+        planned = self.topology.stages[stage]
+        return Halt(stage, f"{planned.role} {planned.kind}", self.position_of(origin), error)
+
     def _policy(self, stage: str, origin: Origin, failure: Failure) -> tuple[str, Witness | None]:
         """Return what is done with a record that failed, and who is told of it."""
         policy = self.policies[stage]

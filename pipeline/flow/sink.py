@@ -6,23 +6,19 @@ from contextlib import nullcontext
 import anyio
 
 from pipeline.batch import Batch, Origin
-from pipeline.control.policy import Kind
-from pipeline.control.retry import Retries
-from pipeline.errors import RecordErrors
-from pipeline.flow.attempts import Abandoned, Attempts, Spent
+from pipeline.flow.attempts import Attempts, Spent, Trial
 from pipeline.flow.channel import Channel
+from pipeline.flow.gate import Abandoned, Rest
 from pipeline.flow.outlet import batch_before
+from pipeline.flow.parts import Parts, Unreachable
 from pipeline.flow.restart import Restarts
 from pipeline.flow.run import Failure, Halt, Run
-from pipeline.flow.step import Rest
 from pipeline.flow.window import Window
 from pipeline.settle.cut import SinkPoint
 from pipeline.spans import Held
 from pipeline.stage import PositionWriter, Sink, SinkContext, TransactionWriter, Writer
 
 __all__ = ("SinkActor",)
-
-_ONCE = Retries(attempts=1)
 
 
 class SinkActor:
@@ -180,104 +176,78 @@ class SinkActor:
         return done
 
     async def _write(self, batch: Batch, rest: Rest) -> bool:
+        """Write a batch and settle it, as far as it gets; returns whether to go on."""
         part = self._drop_held(batch) if self._recovered else batch
         failed: set[Origin] = set()
+        parts = self._parts(part, rest, failed)
+        halt: Halt | None = None
         try:
-            stopped = await self._put(part, rest, failed, None) if part.records else None
+            if part.records:
+                await parts.run()
         except Abandoned:
+            batch = self._before(batch, part, parts.first_left)
             self.inbox.abandon()
-            return False
-        if stopped is not None:
-            place = next(index for index, origin in enumerate(batch.origins()) if origin == stopped[1])
-            head = batch_before(self._run, batch, place)
-            batch = head if head is not None else Batch([])
+        except Unreachable as end:
+            batch = self._before(batch, part, end.index)
+            halt = self._run.unreachable(self.name, part.origin(end.index), end.error)
+        except Halt as raised:
+            batch, halt = self._before(batch, part, parts.first_left), raised
         if failed:
             if batch.ticket is not None:
                 batch.ticket.failed += len(failed)
             # What failed does not count as written; its numbers are marked and settle with the batch.
             batch.keep([origin not in failed for origin in batch.origins()])
         self._run.ledger.settle(batch)
-        if stopped is not None:
-            self._run.stop(stopped[0])
-            self.inbox.abandon()
-        return stopped is None
-
-    async def _put(
-        self, part: Batch, rest: Rest, failed: set[Origin], retries: Retries | None
-    ) -> tuple[Halt, Origin] | None:
-        """Write a part of a batch, in halves where that fails, until the records at fault stand alone.
-
-        Adds their origins to ``failed``. Returns the halt and the record that stops the run: everything before it is
-        written, nothing behind it.
-        """
-        try:
-            await self._attempt(part, rest, retries)
-            return None
-        except Spent as spent:
-            if isinstance(spent.error, RecordErrors):
-                return await self._put_rest(part, rest, failed, spent, spent.error)
-            if spent.kind is Kind.UNAVAILABLE and self._run.answers(part):
-                for index in range(len(part.records)):
-                    self._fail(part, index, spent.error, spent.attempts, failed, unavailable=True)
-                return None
-            if spent.kind is Kind.UNAVAILABLE:
-                kind = f"sink {self._metrics.kind}"
-                origin = part.origin(0)
-                return Halt(self.name, kind, self._run.position_of(origin), spent.error), origin
-            if len(part.records) == 1:
-                return self._fail(part, 0, spent.error, spent.attempts, failed)
-        middle = len(part.records) // 2
-        for indexes in (range(middle), range(middle, len(part.records))):
-            stopped = await self._put(part.pick(indexes), rest, failed, _ONCE)
-            if stopped is not None:
-                return stopped
-        return None
-
-    async def _put_rest(
-        self, part: Batch, rest: Rest, failed: set[Origin], spent: Spent, errors: RecordErrors
-    ) -> tuple[Halt, Origin] | None:
-        """Fail the records that the sink named, and write the others again."""
-        stopped = None
-        good = [index for index in range(len(part.records)) if index not in errors.errors]
-        for index in sorted(errors.errors):
-            stopped = self._fail(part, index, errors.errors[index], spent.attempts, failed)
-            if stopped is not None:
-                good = [other for other in good if other < index]
-                break
-        if good:
-            return await self._put(part.pick(good), rest, failed, None) or stopped
-        return stopped
-
-    def _fail(
-        self,
-        part: Batch,
-        index: int,
-        error: Exception,
-        attempts: int,
-        failed: set[Origin],
-        unavailable: bool = False,
-    ) -> tuple[Halt, Origin] | None:
-        origin = part.origin(index)
-        halt = self._run.fail(self.name, part, index, Failure(part.records[index], error, attempts, unavailable))
         if halt is not None:
-            return halt, origin
-        failed.add(origin)
-        return None
+            self._run.stop(halt)
+            self.inbox.abandon()
+        return not self.inbox.abandoned
 
-    async def _attempt(self, batch: Batch, rest: Rest, retries: Retries | None) -> None:
-        async def attempt(number: int) -> None:
-            if isinstance(self.writer, PositionWriter):
-                async with self._writing:
-                    await self.writer.write(batch)
-                    self._note(batch)
-            elif self.writer is not None:
+    def _parts(self, batch: Batch, rest: Rest, failed: set[Origin]) -> Parts:
+        """Return the work of writing a batch; the origins of records that fail are added to ``failed``."""
+
+        async def write(indexes: Sequence[int], attempt: int) -> None:
+            await self._put(batch if len(indexes) == len(batch.records) else batch.pick(indexes))
+
+        def fail(index: int, error: Exception, attempts: int, unavailable: bool) -> None:
+            failure = Failure(batch.records[index], error, attempts, unavailable)
+            halt = self._run.fail(self.name, batch, index, failure)
+            if halt is not None:
+                raise halt
+            failed.add(batch.origin(index))
+
+        return Parts(
+            self._attempts,
+            batch,
+            write,
+            fail,
+            make=lambda work, trial: self._attempt(work, batch, rest, trial),
+            rest=rest,
+            acknowledge=self._sink.acknowledge,
+            strict=self._sink.concurrency == 1,
+            stops=self._run.policies[self.name] == "stop",
+            answers=self._run.answers(batch),
+        )
+
+    def _before(self, batch: Batch, part: Batch, index: int) -> Batch:
+        """Return what of a batch comes before a record of the part of it that is written."""
+        stopped = part.origin(index)
+        place = next(place for place, origin in enumerate(batch.origins()) if origin == stopped)
+        return batch_before(self._run, batch, place) or Batch([])
+
+    async def _put(self, batch: Batch) -> None:
+        if isinstance(self.writer, PositionWriter):
+            async with self._writing:
                 await self.writer.write(batch)
                 self._note(batch)
+        elif self.writer is not None:
+            await self.writer.write(batch)
+            self._note(batch)
 
+    async def _attempt(self, work: Callable[[int], Awaitable[None]], batch: Batch, rest: Rest, trial: Trial) -> None:
         while True:
             try:
-                await self._attempts.make(attempt, batch, rest, retries)
-                return
+                return await self._attempts.make(work, batch, rest, trial)
             except (Abandoned, Spent):
                 raise
             except Exception as error:

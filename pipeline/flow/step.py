@@ -1,20 +1,21 @@
 """What every form of a processor's work shares: its counters, its attempts, and what a failure means."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from pipeline.batch import Batch
 from pipeline.control.policy import Kind
 from pipeline.flow.attempts import Attempts, Spent
+from pipeline.flow.gate import Abandoned, Rest
+from pipeline.flow.parts import Unreachable
 from pipeline.flow.restart import Restarts
+from pipeline.flow.results import absorb, up_to
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.sizes import estimate
 from pipeline.stage import FunctionContext, Processor, Work
 
-__all__ = ("Rest", "Step")
-
-Rest = Callable[[], AbstractAsyncContextManager[Any]]
+__all__ = ("Abandoned", "Rest", "Step")
 
 
 class Step:
@@ -34,7 +35,8 @@ class Step:
         self._restarts = Restarts(run, name, spec.restart)
         self._concurrency = spec.concurrency
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
-        self.keeps = self.attempts.retries.attempts > 1 or run.policies[name] == "dead_letter"
+        again = self.attempts.retries.attempts > 1 or self.attempts.gate.breaker is not None
+        self.keeps = again or run.policies[name] == "dead_letter"
 
     @property
     def remakes(self) -> bool:
@@ -88,21 +90,40 @@ class Step:
         run = self.run_of
         return FunctionContext(origin, run.position_of(origin), attempt, batch.metadata, run.key_of(origin))
 
-    def spent(self, batch: Batch, index: int, record: Any, error: Spent) -> Failure:
+    def failure(self, batch: Batch, index: int, error: Exception, attempts: int, unavailable: bool = False) -> Failure:
         """Return the failure of a record whose attempts are used up.
 
-        :raises Halt: when it is the other side that can't be reached: the record is not to blame and stays unsettled.
-            Where somebody waits for an answer, that is the answer.
+        ``unavailable`` says that no record is to blame, and that somebody waits to be told.
+
+        :raises Halt: when it stops the run: nothing behind it is worth a call any more.
         """
-        unavailable = error.kind is Kind.UNAVAILABLE
-        if unavailable and not self.run_of.answers(batch):
-            planned = self.run_of.topology.stages[self.name]
-            position = self.run_of.position_of(batch.origin(index))
-            raise Halt(self.name, f"{planned.role} {planned.kind}", position, error.error) from error.error
-        failure = Failure(record, error.error, error.attempts, unavailable)
+        failure = Failure(batch.records[index], error, attempts, unavailable)
         if self.run_of.policies[self.name] == "stop":
-            # Nothing behind it is worth a call any more.
             halt = self.run_of.fail(self.name, batch, index, failure)
             if halt is not None:
                 raise halt
         return failure
+
+    def is_missed(self, spent: Spent) -> bool:
+        """Tell whether a record failed of what may be the other side's fault: nothing else got through since."""
+        return spent.kind is Kind.UNAVAILABLE and (spent.held or not self.attempts.got_through(spent.since))
+
+    def ended(
+        self, batch: Batch, results: list[Any], index: int, end: Halt | Unreachable | Abandoned
+    ) -> tuple[Batch, Halt | None]:
+        """Return what goes on of a batch whose record at an index is not done, and what ends the run there.
+
+        :raises Abandoned: with what goes on, when it is a drain.
+        """
+        if isinstance(end, Unreachable):
+            # No record is to blame.
+            end = self.run_of.unreachable(self.name, batch.origin(end.index), end.error)
+        head, results = up_to(self.run_of, batch, results, index)
+        done, earlier = self.finished(head, results)
+        if earlier is None and isinstance(end, Abandoned):
+            raise Abandoned(done) from end
+        return done, earlier or (end if isinstance(end, Halt) else None)
+
+    def finished(self, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
+        """Put the results in the place of a batch's records."""
+        return absorb(self.run_of, self.name, batch, results)

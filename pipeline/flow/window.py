@@ -30,6 +30,16 @@ class Places:
         else:
             self._free.release()
 
+    @asynccontextmanager
+    async def rest(self) -> AsyncGenerator[None, None]:
+        """Give the place back for a while."""
+        self.release()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.acquire()
+
     def resize(self, count: int) -> None:
         """Have so many from now on."""
         more, self._count = count - self._count, count
@@ -48,22 +58,13 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._places = Places(count)
         self.resize = self._places.resize
+        self.rest = self._places.rest
 
     async def __aenter__(self) -> None:
         await self._places.acquire()
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._places.release()
-
-    @asynccontextmanager
-    async def rest(self) -> AsyncGenerator[None, None]:
-        """Give the place back for a while."""
-        self._places.release()
-        try:
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._places.acquire()
 
 
 class _Slot:

@@ -1,7 +1,8 @@
-"""What a processor does to one batch: the four forms of work, each from a batch to its results."""
+"""What a processor does to one batch: the forms of work, each from a batch to its results."""
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -9,17 +10,17 @@ import anyio
 import anyio.lowlevel
 
 from pipeline.batch import Batch, Many
-from pipeline.control.policy import Kind
-from pipeline.control.retry import Retries
-from pipeline.errors import StageError
-from pipeline.flow.attempts import Abandoned, Spent, as_error
-from pipeline.flow.outlet import batch_before
+from pipeline.errors import ConfigError, StageError
+from pipeline.flow.attempts import Spent, Trial, as_error
 from pipeline.flow.ownership import copy_record, copy_records
-from pipeline.flow.results import absorb, group
+from pipeline.flow.parts import Parts, Unreachable
+from pipeline.flow.results import absorb
 from pipeline.flow.run import Failure, Halt, Run
-from pipeline.flow.step import Rest, Step
+from pipeline.flow.step import Abandoned, Rest, Step
 from pipeline.flow.streamed import StreamedStep
+from pipeline.flow.whole import WholeStep
 from pipeline.flow.window import Places
+from pipeline.plan.policies import policy_problems
 from pipeline.stage import Each, EachAsync, Processor, Streamed, Whole
 
 __all__ = ("EachAsyncStep", "EachStep", "WholeStep", "make_step")
@@ -54,12 +55,13 @@ class EachStep(Step):
         """Call the function for each record; one that fails is tried again, and the pass goes on behind it."""
         results: list[Any] = []
         try:
-            await self._pass(batch, results, rest)
-        except Halt as halt:
-            head, results = _up_to(self.run_of, batch, results, len(results))
-            batch, earlier = self._finish(head, results)
-            return batch, earlier or halt
-        return self._finish(batch, results)
+            if self.attempts.gate:
+                await self._one_by_one(batch, results, rest)
+            else:
+                await self._pass(batch, results, rest)
+        except (Halt, Unreachable, Abandoned) as end:
+            return self.ended(batch, results, len(results), end)
+        return self.finished(batch, results)
 
     async def _pass(self, batch: Batch, results: list[Any], rest: Rest) -> None:
         records = batch.records
@@ -76,18 +78,28 @@ class EachStep(Step):
                 if len(results) < wanted:
                     # A StopIteration out of the function looks like the end of the records.
                     raise RuntimeError("the function raised StopIteration")
+                self.attempts.passed()
                 now = clock.now()
                 self._fit_slice(now - before, wanted - done)
             except BaseException as error:
                 # Nothing waits here, so even a cancellation can only be the function's own doing.
-                index = len(results)
-                results.append(await self._again(batch, index, as_error(error), rest))
-                calls = self._calls(batch, inputs, index + 1)
+                results.extend(await self._again(batch, len(results), as_error(error), rest))
+                calls = self._calls(batch, inputs, len(results))
                 now = clock.now()
             if now - turn > _YIELD_AFTER:
                 await anyio.lowlevel.checkpoint()
                 now = turn = clock.now()
             before = now
+
+    async def _one_by_one(self, batch: Batch, results: list[Any], rest: Rest) -> None:
+        """Call the function for each record, as the gate lets it."""
+        clock = self.run_of.clock
+        turn = clock.now()
+        while len(results) < len(batch.records):
+            results.extend(await self._again(batch, len(results), None, rest))
+            if clock.now() - turn > _YIELD_AFTER:
+                await anyio.lowlevel.checkpoint()
+                turn = clock.now()
 
     def _calls(self, batch: Batch, inputs: list[Any], start: int = 0) -> Iterator[Any]:
         function = self.opened.function
@@ -99,13 +111,44 @@ class EachStep(Step):
             return (function(record, context=context) for record, context in zip(records, contexts, strict=False))
         return map(function, records)
 
-    async def _again(self, batch: Batch, index: int, error: Exception, rest: Rest) -> Any:
-        """Make the further attempts at one record."""
-        first: list[Exception] = [error]
+    async def _again(self, batch: Batch, index: int, error: Exception | None, rest: Rest) -> list[Any]:
+        """Make the attempts at one record, of which the first may have failed already.
+
+        Returns its result, and those of records behind it that had to be tried to know whose fault it is.
+        """
+        first = [error] if error is not None else []
+        call = self._call(batch, index)
 
         async def attempt(number: int) -> Any:
             if first:
                 raise first.pop()
+            return call(number)
+
+        try:
+            return [await self.attempts.make(attempt, batch, rest, Trial(alone=index + 1 == len(batch.records)))]
+        except Spent as spent:
+            if not self.is_missed(spent):
+                return [self.failure(batch, index, spent.error, spent.attempts)]
+            return await self._beyond(batch, index, spent, rest)
+
+    async def _beyond(self, batch: Batch, index: int, spent: Spent, rest: Rest) -> list[Any]:
+        """Find out by the records behind one whether the other side is there."""
+        results: dict[int, Any] = {}
+
+        async def call(indexes: Sequence[int], attempt: int) -> None:
+            results[indexes[0]] = self._call(batch, indexes[0])(attempt)
+
+        def fail(index: int, error: Exception, attempts: int, unavailable: bool) -> None:
+            results[index] = self.failure(batch, index, error, attempts, unavailable)
+
+        others = range(index + 1, len(batch.records))
+        await Parts(self.attempts, batch, call, fail, rest=rest, answers=self.run_of.answers(batch)).run_singly(
+            {index: spent}, others
+        )
+        return [results[each] for each in sorted(results)]
+
+    def _call(self, batch: Batch, index: int) -> Callable[[int], Any]:
+        def call(number: int) -> Any:
             record = copy_record(batch.records[index]) if self._copies else batch.records[index]
             if self.opened.origins:
                 return self.opened.function(record, batch.origin(index))
@@ -113,12 +156,10 @@ class EachStep(Step):
                 return self.opened.function(record, context=self.context(batch, index, number))
             return self.opened.function(record)
 
-        try:
-            return await self.attempts.make(attempt, batch, rest)
-        except Spent as spent:
-            return self.spent(batch, index, batch.records[index], spent)
+        return call
 
-    def _finish(self, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
+    def finished(self, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
+        """Put the results in the place of a batch's records, as what the function gives asks for."""
         gives = self.opened.gives
         if gives == "any":
             return absorb(self.run_of, self.name, batch, results)
@@ -175,47 +216,56 @@ class EachAsyncStep(Step):
 
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
         """Call the function for each record; results keep the order of the records."""
-        results: list[Any] = [None] * len(batch.records)
-        halts: list[tuple[int, Halt]] = []
-        abandoned: list[Abandoned] = []
-
-        async def one(index: int) -> None:
-            try:
-                results[index] = await self._call(batch, index)
-            except Halt as halt:
-                halts.append((index, halt))
-            except Abandoned as error:
-                abandoned.append(error)
-
-        if self._one_by_one:
-            for index in range(len(results)):
-                await one(index)
-                if halts or abandoned:
-                    break
-        else:
-            async with anyio.create_task_group() as group:
-                for index in range(len(results)):
-                    await self._places.acquire()
-                    if halts or abandoned:
-                        self._places.release()
-                        break
-                    group.start_soon(self._in_place, one, index)
-        if abandoned:
-            raise abandoned[0]
-        if halts:
-            index, halt = min(halts, key=lambda pair: pair[0])
-            head, results = _up_to(self.run_of, batch, results, index)
-            batch, earlier = absorb(self.run_of, self.name, head, results)
-            return batch, earlier or halt
-        return absorb(self.run_of, self.name, batch, results)
-
-    async def _in_place(self, one: Callable[[int], Awaitable[None]], index: int) -> None:
+        course = _Course([_NOT_YET] * len(batch.records))
         try:
-            await one(index)
+            while left := course.left:
+                await self._all(batch, course, left)
+                if course.ends:
+                    raise course.ends[min(course.ends)]
+                if course.missed:
+                    missed, course.missed = course.missed, {}
+                    await self._singly(batch, course.results, missed, course.left, rest)
+        except (Halt, Unreachable, Abandoned) as end:
+            return self.ended(batch, course.results, course.left[0], end)
+        return self.finished(batch, course.results)
+
+    async def _all(self, batch: Batch, course: "_Course", left: list[int]) -> None:
+        if self._one_by_one:
+            for index in left:
+                await self._one(batch, course, index, nullcontext)
+                if course.over:
+                    return
+            return
+        async with anyio.create_task_group() as group:
+            for index in left:
+                await self._places.acquire()
+                if course.over:
+                    self._places.release()
+                    break
+                group.start_soon(self._in_place, batch, course, index)
+
+    async def _in_place(self, batch: Batch, course: "_Course", index: int) -> None:
+        try:
+            await self._one(batch, course, index, self._places.rest)
         finally:
             self._places.release()
 
-    async def _call(self, batch: Batch, index: int) -> Any:
+    async def _one(self, batch: Batch, course: "_Course", index: int, rest: Rest) -> None:
+        try:
+            trial = Trial(alone=len(batch.records) == 1)
+            course.results[index] = await self.attempts.make(self._call(batch, index), batch, rest, trial)
+        except Spent as spent:
+            if self.is_missed(spent):
+                course.missed[index] = spent
+                return
+            try:
+                course.results[index] = self.failure(batch, index, spent.error, spent.attempts)
+            except Halt as halt:
+                course.ends[index] = halt
+        except Abandoned as end:
+            course.ends[index] = end
+
+    def _call(self, batch: Batch, index: int) -> Callable[[int], Awaitable[Any]]:
         record = batch.records[index]
 
         async def attempt(number: int) -> Any:
@@ -224,92 +274,53 @@ class EachAsyncStep(Step):
                 return await self.opened.function(given, context=self.context(batch, index, number))
             return await self.opened.function(given)
 
-        try:
-            return await self.attempts.make(attempt, batch)
-        except Spent as spent:
-            return self.spent(batch, index, record, spent)
+        return attempt
 
-
-class WholeStep(Step):
-    """A function for the list of a batch's records. A batch that fails is halved until the bad records stand alone."""
-
-    opened: Whole
-
-    def __init__(self, run: Run, name: str, spec: Processor, work: Whole) -> None:
-        super().__init__(run, name, spec, work)
-        self._once = Retries(attempts=1)
-
-    async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
-        """Call the function once for the whole batch, and again for parts of it only where that fails."""
-        if self.opened.aggregate:
-            return await self._aggregate(batch, rest)
-        results: list[Any] = []
-        try:
-            await self._results(batch, 0, len(batch.records), results, rest, None)
-        except Halt as halt:
-            head, _ = _up_to(self.run_of, batch, results, len(results))
-            batch, earlier = absorb(self.run_of, self.name, head, results[: len(head.records)])
-            return batch, earlier or halt
-        return absorb(self.run_of, self.name, batch, results)
-
-    async def _results(
-        self, batch: Batch, low: int, high: int, results: list[Any], rest: Rest, retries: Retries | None
+    async def _singly(
+        self, batch: Batch, results: list[Any], missed: dict[int, Spent], left: list[int], rest: Rest
     ) -> None:
-        """Append the results of the records in `[low, high)`; halves of a part that fails get a single attempt each."""
-        try:
-            results.extend(await self.attempts.make(lambda n: self._call(batch, low, high, n), batch, rest, retries))
-        except Spent as spent:
-            if high - low == 1 or spent.kind is Kind.UNAVAILABLE:
-                results.extend(self.spent(batch, index, batch.records[index], spent) for index in range(low, high))
-                return
-            middle = (low + high) // 2
-            await self._results(batch, low, middle, results, rest, self._once)
-            await self._results(batch, middle, high, results, rest, self._once)
+        """Find out by further records, one by one, whether the other side is there."""
 
-    async def _call(self, batch: Batch, low: int, high: int, attempt: int) -> list[Any]:
-        # Any call may fail and be made again for a part, so the function never gets the records themselves.
-        records = copy_records(batch.records[low:high])
-        results = await self._invoke(batch, low, high, records, attempt)
-        if len(results) != high - low:
-            raise StageError(
-                f"stage '{self.name}': the batch function returned {len(results)} results for {high - low} records; "
-                "it must return one a record, in order (a record, None, Many or Failed), or say `aggregate: true`"
-            )
-        return results
+        async def call(indexes: Sequence[int], attempt: int) -> None:
+            results[indexes[0]] = await self._call(batch, indexes[0])(attempt)
 
-    async def _invoke(self, batch: Batch, low: int, high: int, records: list[Any], attempt: int) -> list[Any]:
-        extra: dict[str, Any] = {}
-        if self.opened.context:
-            extra["context"] = self.context(batch, low, attempt)
-        if self.opened.keys:
-            extra["keys"] = [self.run_of.key_of(batch.origin(index)) for index in range(low, high)]
-        returned = self.opened.function(records, **extra)
-        if inspect.isawaitable(returned):
-            returned = await returned
-        if not isinstance(returned, list | tuple) or isinstance(returned, Many):
-            raise StageError(
-                f"stage '{self.name}': the batch function returned {type(returned).__name__}, not a list of results"
-            )
-        results: list[Any] = list(returned)  # pyright: ignore[reportUnknownArgumentType]
-        return results
+        def fail(index: int, error: Exception, attempts: int, unavailable: bool) -> None:
+            results[index] = self.failure(batch, index, error, attempts, unavailable)
 
-    async def _aggregate(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
-        async def attempt(number: int) -> list[Any]:
-            return await self._invoke(batch, 0, len(batch.records), copy_records(batch.records), number)
+        await Parts(self.attempts, batch, call, fail, rest=rest, answers=self.run_of.answers(batch)).run_singly(
+            missed, left
+        )
 
-        try:
-            records = await self.attempts.make(attempt, batch, rest)
-        except Spent as spent:
-            try:
-                failures = [self.spent(batch, i, record, spent) for i, record in enumerate(batch.records)]
-            except Halt as halt:
-                return Batch([]), halt
-            return absorb(self.run_of, self.name, batch, failures)
-        return group(self.run_of, batch, records), None
+
+_NOT_YET = object()
+"""In the place of a result."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far the work on the records of a batch has come."""
+
+    results: list[Any]
+    missed: dict[int, Spent] = field(default_factory=dict[int, Spent])
+    """What the other side was not there for."""
+    ends: dict[int, Halt | Abandoned] = field(default_factory=dict[int, Halt | Abandoned])
+
+    @property
+    def left(self) -> list[int]:
+        return [index for index, result in enumerate(self.results) if result is _NOT_YET]
+
+    @property
+    def over(self) -> bool:
+        return bool(self.missed or self.ends)
 
 
 def make_step(run: Run, name: str, spec: Processor, work: Any) -> Step:
-    """Return the step for what a processor's ``open`` returned."""
+    """Return the step for what a processor's ``open`` returned.
+
+    :raises ConfigError: when a key does not fit it, which only now is known.
+    """
+    for key, text in _misfits(spec, work):
+        raise ConfigError(f"stage '{name}': key '{key}': {text}")
     if isinstance(work, Each):
         return EachStep(run, name, spec, work)
     if isinstance(work, EachAsync):
@@ -321,7 +332,8 @@ def make_step(run: Run, name: str, spec: Processor, work: Any) -> Step:
     raise StageError(f"stage '{name}': its open() returned {type(work).__name__}, which is no work of a processor")
 
 
-def _up_to(run: Run, batch: Batch, results: list[Any], index: int) -> tuple[Batch, list[Any]]:
-    """Return the part of a batch, and of its results, before a record that stops the run."""
-    head = batch_before(run, batch, index)
-    return (head, results[:index]) if head is not None else (Batch([]), [])
+def _misfits(spec: Processor, work: Any) -> Iterator[tuple[str, str]]:
+    yield from policy_problems(spec, not isinstance(work, Whole))
+    for key in ("rate_limit", "circuit_breaker"):
+        if isinstance(work, Streamed) and getattr(spec, key) is not None:
+            yield key, "a stream operator asks for records itself, and can't be held back; leave it out"

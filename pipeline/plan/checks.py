@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.plan.code import check_expressions
 from pipeline.plan.document import Path
+from pipeline.plan.exceptions import check_exceptions
 from pipeline.plan.guarantee import state_problem
 from pipeline.plan.keys import PipelineConfig
 from pipeline.plan.naming import check_name, repeated
 from pipeline.plan.places import check_places
+from pipeline.plan.policies import policy_problems
 from pipeline.plan.schema import keys_of
 from pipeline.plan.values import check_python
 from pipeline.plan.wiring import Say, Wire, check_wiring
@@ -36,9 +38,10 @@ def check_declared(config: PipelineConfig, stages: Sequence["PlannedStage"], say
             continue  # what a stage says of its keys taken together supposes that each is of its type
         keys = keys_of(type(stage.spec))
         check_expressions(keys, {key.name: getattr(stage.spec, key.name) for key in keys}, report)
+        check_exceptions({"retry": getattr(stage.spec, "retry", None)}, None, report)
         if problem := check_name(stage.name):
             report(("name",), problem)
-        for key, text in stage.spec.problems():
+        for key, text in (*stage.spec.problems(), *policy_problems(stage.spec)):
             report(tuple(key.split(".")) if key else (), text)
     for name in sorted(repeated([stage.name for stage in stages])):
         say(name, ("name",), "another stage has the same name; give each its own 'name'")

@@ -7,7 +7,9 @@ from typing import Any, cast
 from pipeline.nearest import did_you_mean
 from pipeline.plan.code import check_expressions, resolve_functions
 from pipeline.plan.document import Path
+from pipeline.plan.exceptions import check_exceptions
 from pipeline.plan.naming import ROLES, check_name, default_names, unnamed_twins
+from pipeline.plan.policies import policy_problems
 from pipeline.plan.registry import NotFoundError, Registry
 from pipeline.plan.scalars import INVALID, kind_of_value
 from pipeline.plan.schema import ROLE_CLASSES, Key, keys_of
@@ -129,6 +131,7 @@ class Drafting:
             values |= resolve_functions(own, found, self._registry, self._report, where)
             check_expressions(own, found, self._report, where)
         check_expressions(engine, values, self._report, at)
+        check_exceptions(values, self._registry, self._report, at)
         draft.values = values
         self._build(draft)
 
@@ -154,7 +157,7 @@ class Drafting:
         at = ("stages", draft.index)
         spec = build(draft.declared, draft.values, at, self._report)
         if isinstance(spec, Stage):
-            for key, text in spec.problems():
+            for key, text in (*spec.problems(), *policy_problems(spec)):
                 self._report((*draft.path_of(key.partition(".")[0]), *key.split(".")[1:]) if key else at, text)
             draft.spec = spec if draft.index not in self._reported else None
 

@@ -116,6 +116,13 @@ class StageMetrics:
     state: str = "starting"
     batcher: BatcherMetrics | None = None
     """For a batcher: what became of its batches."""
+    breaker: str = ""
+    """State of its circuit breaker: closed, open, half_open; empty when it has none."""
+    breaker_opened: int = 0
+    held_seconds: float = 0.0
+    """Seconds that batches were held by the open breaker, added up."""
+    throttled_seconds: float = 0.0
+    """Seconds that calls waited for the rate limit, added up."""
     _smooth: int = 0
 
     def took(self, seconds: float, smooth: bool = True) -> None:

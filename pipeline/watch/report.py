@@ -93,6 +93,12 @@ class StageStatus(Struct):
     target: float | None = None
     resizes: dict[str, int] = field(default_factory=dict[str, int])
     """For a batcher: how often its limit changed, by reason."""
+    breaker: str = ""
+    """State of its circuit breaker: closed, open, half_open; empty when it has none."""
+    held: float = 0.0
+    """Seconds that batches were held by the open breaker, added up."""
+    throttled: float = 0.0
+    """Seconds that calls waited for the rate limit, added up."""
 
 
 class ChannelStatus(Struct):
@@ -213,6 +219,9 @@ def stage_status(metrics: StageMetrics, seconds: float) -> StageStatus:
         waiting_out=min(1.0, metrics.waiting_out_seconds / span),
         triggers=dict(metrics.triggers),
         success_rate=1 - failed / metrics.records_in if metrics.records_in else 1.0,
+        breaker=metrics.breaker,
+        held=metrics.held_seconds,
+        throttled=metrics.throttled_seconds,
     )
     if metrics.batcher is not None:
         _add_latencies(status, metrics.batcher)

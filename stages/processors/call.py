@@ -52,6 +52,8 @@ class Call(Processor):
         """Say which keys don't go together, and what of the function doesn't fit them."""
         if self.aggregate and not self.batch:
             yield "aggregate", "needs batch: true"
+        if self.aggregate and self.acknowledge == "last_successful":
+            yield "acknowledge", "an aggregate's batch fails as a whole; expected each or all_or_nothing"
         for name in _TOLD:
             if name in self.arguments:
                 yield "arguments", f"'{name}' is what the engine tells a function; call the argument something else"
@@ -71,6 +73,10 @@ class Call(Processor):
             yield "executor", f"process needs a function at the top of a module; {name_of(function)} is not one"
         if self.executor == "inline" and called is not None and not is_async(called):
             yield from refuse_timeout(self, _NO_TIMEOUT)
+
+    def per_record(self) -> bool:
+        """Tell that it does, without ``batch``."""
+        return not self.batch
 
     async def open(self, context: StageContext) -> Work:
         """Make and enter the class, if it is one, and return the work.

@@ -56,6 +56,10 @@ class Dedupe(Processor):
         """Return what the saved keys and times were made by."""
         return {"by": name_of(self.by) if callable(self.by) else self.by, "time": self.time}
 
+    def per_record(self) -> bool:
+        """Tell that it takes single records."""
+        return True
+
     async def open(self, context: StageContext) -> Work:
         """Compile the expression and go on with what the state holds.
 

@@ -37,6 +37,10 @@ class Explode(Processor, kw_only=True):
         if self.function is None or not is_async(self.function):
             yield from refuse_timeout(self)
 
+    def per_record(self) -> bool:
+        """Tell that it takes single records."""
+        return True
+
     async def open(self, context: StageContext) -> Work:
         """Return the work.
 

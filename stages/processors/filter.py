@@ -30,6 +30,10 @@ class Filter(Processor):
         if isinstance(self.where, str) or not is_async(self.where):
             yield from refuse_timeout(self)
 
+    def per_record(self) -> bool:
+        """Tell that it takes single records."""
+        return True
+
     async def open(self, context: StageContext) -> Work:
         """Compile the expression.
 

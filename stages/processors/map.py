@@ -50,6 +50,10 @@ class Map(Processor, kw_only=True):
                 if field in self.rename and field not in self.rename.values():
                     yield name, f"'{field}' is called '{self.rename[field]}' by then, because of rename"
 
+    def per_record(self) -> bool:
+        """Tell that it takes single records."""
+        return True
+
     async def open(self, context: StageContext) -> Work:
         """Compile the expressions.
 

@@ -41,6 +41,10 @@ class Validate(Processor):
                 yield "schema", f"'{name}': {error}"
         yield from refuse_timeout(self)
 
+    def per_record(self) -> bool:
+        """Tell that it takes single records."""
+        return True
+
     async def open(self, context: StageContext) -> Work:
         """Build the check.
 

@@ -292,7 +292,7 @@ async def test_what_cannot_be_reached_stops_the_run_and_blames_no_record() -> No
         return record
 
     def all_gone(records: list[int]) -> list[int]:
-        return [gone(record) for record in records]
+        raise Unavailable("gone")
 
     for work in (Each(gone), Whole(all_gone)):
         bench = Bench(work, retry=Retry(attempts=2, backoff=1.0))

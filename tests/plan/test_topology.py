@@ -237,7 +237,7 @@ def test_the_description_tells_what_is_not_as_it_is_by_default() -> None:
         "processor 'c'": "call",
         "processor 'c': from": "b",
         "processor 'c': function": "function",
-        "processor 'c': retry": "attempts 3, backoff (0.1, 10.0), deadline None",
+        "processor 'c': retry": "attempts 3, backoff (0.1, 10.0), deadline None, on {}",
         "processor 'c': concurrency": "4",
     }
 

@@ -85,7 +85,7 @@ def test_a_right_value_is_taken_as_declared(value: Any, annotation: Any, taken: 
         ({"attempts": 0}, Retry, [(("attempts",), "expected at least 1")]),
         ({"dedline": "1s"}, Retry, [(("dedline",), "unknown key 'dedline'; did you mean 'deadline'?")]),
         ({}, Restart, [((), "missing key 'attempts', a whole number")]),
-        ("twice", Retry | None, [((), "expected a mapping of attempts, backoff, deadline, got text")]),
+        ("twice", Retry | None, [((), "expected a mapping of attempts, backoff, deadline, on, got text")]),
     ],
 )
 def test_a_wrong_value_is_told_with_what_was_expected(
