@@ -20,7 +20,7 @@ from pipeline.cli.progress import Meter
 from pipeline.cli.reported import check_report, write_report
 from pipeline.cli.signals import Signals, Stopped
 from pipeline.cli.views import Lines, Logged, Screen, View
-from pipeline.errors import Exit, PipelineError
+from pipeline.errors import ConfigError, Exit, PipelineError
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
@@ -62,6 +62,7 @@ def execute(request: Request, signals: Signals) -> int:
     :raises Stopped: when a second signal comes before the run has begun.
     """
     loaded = request.config.load()
+    _refuse_inlets(request, loaded)
     if request.report is not None:
         check_report(request.report)
         refuse_config(request.config.path, request.report, "--report")
@@ -212,6 +213,16 @@ class _Running:
         problem = write_report(path, report, self._supervisor.history(), self._mask)
         self._view.say(problem or f"report: {path}")
         return Exit.STORAGE if problem and code == Exit.DONE else code
+
+
+def _refuse_inlets(request: Request, loaded: Loaded) -> None:
+    """Refuse a pipeline that would wait for records that nobody can hand in."""
+    for source in loaded.topology.sources:
+        if getattr(source.spec, "fed", False):
+            raise ConfigError(
+                f"source '{source.name}' takes the records that are submitted, and a run has nobody to submit them; "
+                f"{request.config.command('serve')} takes them over HTTP"
+            )
 
 
 def _view(request: Request, loaded: Loaded) -> View:

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import Closed, ConfigError, DeadlinePassed, Overloaded, PipelineError, Refused
 from pipeline.flow.steering import Steering
-from pipeline.flow.supervisor import failure_of
+from pipeline.flow.supervisor import Supervisor, failure_of
 from pipeline.plan.topology import Topology
 from pipeline.service.answers import Answer, Answers, Caller, Counts, Turn
 from pipeline.service.checks import check_service, seconds_of, sink_of
@@ -113,6 +113,12 @@ class Service:
         if self._failure is not None and not self._told and exc_info[0] is None:
             self._told = True
             raise self._failure
+
+    def close(self, deadline: float | None = None) -> None:
+        """Take no more records and begin to drain, without waiting for the end: `wait` does that."""
+        if not self._ended.is_set():
+            self._closed = "drains and takes no more records"
+            self._supervisor.drain(deadline, _PATIENCE)
 
     async def drain(self, deadline: float | str | None = None) -> Report:
         """Take no more records, answer those that were taken, end, and return the report.
@@ -227,6 +233,11 @@ class Service:
         return self._topology
 
     @property
+    def supervisor(self) -> Supervisor:
+        """The run underneath, for doors that show more of it."""
+        return self._supervisor
+
+    @property
     def accepts(self) -> bool:
         """Whether records can be submitted now."""
         return not self._closed
@@ -331,10 +342,8 @@ class Service:
         self._ended.set()
 
     async def _drain(self, deadline: float | None) -> None:
-        if not self._ended.is_set():
-            self._closed = "drains and takes no more records"
-            self._supervisor.drain(deadline, _PATIENCE)
-            await self._ended.wait()
+        self.close(deadline)
+        await self._ended.wait()
 
     def _running(self) -> Steering:
         if not self._started or self._ended.is_set():

@@ -20,11 +20,10 @@ _CHUNK = 500
 
 
 class Inlet(Source, kw_only=True):
-    """Takes the records that `submit` hands in. What was not settled in a crash is gone. For Python only."""
+    """Takes the records that `submit` hands in. What was unsettled in a crash is gone. Fed over HTTP or in Python."""
 
     shares: ClassVar[bool] = True
     fed: ClassVar[bool] = True
-    python_only: ClassVar[bool] = True
 
     capacity: Annotated[int, Meta(ge=1), key("Records waiting to be read at most; one more is refused.")] = 10_000
     patience: Annotated[Duration, key("Who has waited so long goes before all others, whatever their priority.")] = 30.0

@@ -7,6 +7,8 @@ from msgspec import Meta, Struct
 from pipeline.service.http.endpoint import Call, Endpoint
 from pipeline.service.http.letters import LetterQuery, list_letters, show_letter
 from pipeline.service.http.shapes import (
+    Answer,
+    Answers,
     Batches,
     Drain,
     Empty,
@@ -16,15 +18,29 @@ from pipeline.service.http.shapes import (
     Overview,
     PipelineView,
     Readiness,
+    Resize,
+    Retarget,
     Series,
     Statistics,
+    Submission,
+    Submissions,
 )
+from pipeline.service.http.submitting import submit, submit_many
 
 __all__ = ("ENDPOINTS",)
 
 _PIPELINE = "/api/pipelines/{pipeline}"
 _UNKNOWN = {404: "There is no pipeline of this name."}
 _STATE = {**_UNKNOWN, 409: "The pipeline is in a state in which that can't be done."}
+
+
+_SUBMIT = {
+    404: "There is no pipeline of this name.",
+    409: "The pipeline has no inlet, or does not run.",
+    422: "The record failed, or the body has another shape.",
+    503: "Nothing was done: too many records wait, the pipeline drains, or what it needs can't be reached.",
+    504: "The deadline came before the answer.",
+}
 
 
 class BatchQuery(Struct, forbid_unknown_fields=True):
@@ -101,6 +117,30 @@ async def _letter(call: Call) -> LetterView:
     return await show_letter(call.host[call.path["pipeline"]], call.path["letter"])
 
 
+async def _resize(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.resize(call.body.stage, call.body.concurrency)
+    return hosted.view()
+
+
+async def _retarget(call: Call) -> PipelineView:
+    hosted = call.host[call.path["pipeline"]]
+    hosted.retarget(call.body.latency, call.body.batcher)
+    return hosted.view()
+
+
+async def _submit(call: Call) -> Answer:
+    return await submit(call.host[call.path["pipeline"]], call.body)
+
+
+async def _submit_many(call: Call) -> Answers:
+    return await submit_many(call.host[call.path["pipeline"]], call.body)
+
+
+async def _metrics(call: Call) -> str:
+    return call.host.metrics()
+
+
 ENDPOINTS = (
     Endpoint("GET", "/healthz", "health", "The process answers.", Health, _health),
     Endpoint(
@@ -148,6 +188,47 @@ ENDPOINTS = (
         Drain,
         refusals=_STATE,
     ),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/resize",
+        "resize",
+        "Let a stage work on more batches at a time, or on fewer.",
+        PipelineView,
+        _resize,
+        Resize,
+        refusals=_STATE,
+    ),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/retarget",
+        "retarget",
+        "Size batches for another target latency.",
+        PipelineView,
+        _retarget,
+        Retarget,
+        refusals=_STATE,
+    ),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/records",
+        "submit",
+        "Submit a record to the pipeline's inlet and get what reached the sinks.",
+        Answer,
+        _submit,
+        Submission,
+        refusals=_SUBMIT,
+    ),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/records/many",
+        "submit_many",
+        "Submit records and get what became of each, in order.",
+        Answers,
+        _submit_many,
+        Submissions,
+        refusals=_SUBMIT,
+    ),
+    Endpoint("GET", "/metrics", "metrics", "All metrics in Prometheus's text format.", str, _metrics),
     Endpoint(
         "GET",
         f"{_PIPELINE}/stats",

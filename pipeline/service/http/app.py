@@ -17,8 +17,9 @@ from pipeline.service.http.endpoint import Call, Endpoint
 from pipeline.service.http.guard import Guard, encoded
 from pipeline.service.http.host import Host
 from pipeline.service.http.openapi import document
-from pipeline.service.http.refused import Refused
+from pipeline.service.http.refused import RequestRefused
 from pipeline.service.http.shapes import Readiness
+from pipeline.watch.exposition import CONTENT_TYPE
 
 __all__ = ("make_app",)
 
@@ -47,7 +48,9 @@ def make_app(host: Host, access: Access) -> Guard:
         Route("/favicon.ico", _asset("icon.svg"), methods=["GET"]),
         *(Route(f"/assets/{name}", _asset(name), methods=["GET"]) for name in _ASSETS),
     ]
-    app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http, PipelineError: _failed})
+    app = Starlette(
+        routes=routes, exception_handlers={RequestRefused: _refused, HTTPException: _http, PipelineError: _failed}
+    )
     return Guard(app, access, host.limits)
 
 
@@ -68,7 +71,7 @@ def _route(host: Host, path: str, endpoints: dict[str, Endpoint]) -> Route:
         body = endpoint.read_body(await request.body()) if endpoint.takes is not None else None
         given = await endpoint.call(Call(host, request.path_params, query, body))
         if isinstance(given, str):
-            return Response(given, media_type="text/plain; version=0.0.4; charset=utf-8")
+            return Response(given, headers={"content-type": CONTENT_TYPE})
         status = 503 if isinstance(given, Readiness) and not given.ready else 200
         return Response(msgspec.json.encode(given, enc_hook=str), status, media_type=_JSON)
 
@@ -110,7 +113,7 @@ def _asset(name: str) -> Answering:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+    assert isinstance(error, RequestRefused)
     return Response(encoded(error), error.status, error.headers, _JSON)
 
 
@@ -118,10 +121,12 @@ async def _http(request: Request, error: Exception) -> Response:
     """Say in our words what the router refused."""
     assert isinstance(error, HTTPException)
     text = {404: "there is nothing under this path", 405: f"{request.method} is not possible here"}
-    refused = Refused("not_found" if error.status_code == 404 else "method", text.get(error.status_code, error.detail))
+    refused = RequestRefused(
+        "not_found" if error.status_code == 404 else "method", text.get(error.status_code, error.detail)
+    )
     return Response(encoded(refused), error.status_code, error.headers, _JSON)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     """Storage and state that can't be read are no bug of ours."""
-    return Response(encoded(Refused("failed", str(error))), 500, None, _JSON)
+    return Response(encoded(RequestRefused("failed", str(error))), 500, None, _JSON)

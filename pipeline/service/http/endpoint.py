@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pipeline.service.http.host import Host
-from pipeline.service.http.refused import Refused
+from pipeline.service.http.refused import RequestRefused
 
 __all__ = ("Call", "Endpoint", "Refusals")
 
@@ -42,30 +42,30 @@ class Endpoint:
     def read_query(self, pairs: list[tuple[str, str]]) -> Any:
         """Return the parameters.
 
-        :raises Refused: when they are not what is declared.
+        :raises RequestRefused: when they are not what is declared.
         """
         if self.query is None:
             return None
         given = dict(pairs)
         if len(given) != len(pairs):
-            raise Refused("query", "a parameter came twice", 400)
+            raise RequestRefused("query", "a parameter came twice", 400)
         try:
             found: Any = msgspec.convert(given, self.query, strict=False)
         except msgspec.ValidationError as error:
-            raise Refused("query", str(error), 400) from error
+            raise RequestRefused("query", str(error), 400) from error
         return found
 
     def read_body(self, body: bytes) -> Any:
         """Return the body.
 
-        :raises Refused: when it is no JSON, or not of the shape that is declared.
+        :raises RequestRefused: when it is no JSON, or not of the shape that is declared.
         """
         if self.takes is None:
             return None
         try:
             found: Any = msgspec.json.decode(body, type=self.takes)
         except msgspec.ValidationError as error:
-            raise Refused("shape", str(error), 422) from error
+            raise RequestRefused("shape", str(error), 422) from error
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
-            raise Refused("json", f"the body is no JSON: {error}", 400) from error
+            raise RequestRefused("json", f"the body is no JSON: {error}", 400) from error
         return found

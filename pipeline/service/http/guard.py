@@ -7,7 +7,7 @@ import msgspec
 
 from pipeline.service.http.access import Access
 from pipeline.service.http.limits import Limits
-from pipeline.service.http.refused import Refused
+from pipeline.service.http.refused import RequestRefused
 from pipeline.service.http.shapes import Refusal
 
 __all__ = ("Guard", "PUBLIC", "encoded")
@@ -30,9 +30,9 @@ _HEADERS = (
 )
 
 
-def encoded(refused: Refused) -> bytes:
+def encoded(refused: RequestRefused) -> bytes:
     """Return the body of a refusal."""
-    return msgspec.json.encode(Refusal(refused.code, refused.reason))
+    return msgspec.json.encode(Refusal(refused.code, refused.reason, refused.stage, refused.letter))
 
 
 class Guard:
@@ -60,7 +60,7 @@ class Guard:
 
         try:
             self._check(scope)
-        except Refused as refused:
+        except RequestRefused as refused:
             await _refuse(refused, scope, send_guarded)
         else:
             await self._app(scope, _bounded(receive, self._limits.body), send_guarded)
@@ -68,45 +68,47 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         if sum(len(name) + len(value) + 4 for name, value in headers) > self._limits.headers:
-            raise Refused("headers", "the headers are too long", 431)
+            raise RequestRefused("headers", "the headers are too long", 431)
         found = _once(headers)
         host = found.get("host")
         if host is None or not self._access.knows_host(host):
-            raise Refused("host", "this server does not go by that name; --allow-host adds one", 403)
+            raise RequestRefused("host", "this server does not go by that name; --allow-host adds one", 403)
         if scope["method"] not in _SAFE:
             self._check_origin(found, host)
         path: str = scope["path"]
         if path not in PUBLIC and not path.startswith("/assets/"):
             if not self._access.knows_token(found.get("authorization")):
                 text = "the token is needed: Authorization: Bearer TOKEN"
-                raise Refused("token", text, 401, {"www-authenticate": "Bearer"})
+                raise RequestRefused("token", text, 401, {"www-authenticate": "Bearer"})
         if scope["method"] not in _SAFE:
             self._check_body(found)
 
     def _check_origin(self, found: dict[str, str], host: str) -> None:
         site = found.get("sec-fetch-site", "none")
         if not self._access.knows_origin(found.get("origin"), host) or site not in ("none", "same-origin"):
-            raise Refused("origin", "a page of another origin can't do that", 403)
+            raise RequestRefused("origin", "a page of another origin can't do that", 403)
 
     def _check_body(self, found: dict[str, str]) -> None:
         kind = found.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            raise Refused("content_type", "send Content-Type: application/json, and {} if there is nothing to say", 415)
+            raise RequestRefused(
+                "content_type", "send Content-Type: application/json, and {} if there is nothing to say", 415
+            )
         length = found.get("content-length", "0")
         if not length.isdigit() or int(length) > self._limits.body:
-            raise Refused("body", f"a request has at most {self._limits.body:,} bytes", 413)
+            raise RequestRefused("body", f"a request has at most {self._limits.body:,} bytes", 413)
 
 
 def _once(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the headers that may come only once.
 
-    :raises Refused: when one of those that decide something came twice.
+    :raises RequestRefused: when one of those that decide something came twice.
     """
     found: dict[str, str] = {}
     for name, value in headers:
         text = name.decode("latin-1")
         if text in found and text in ("host", "origin", "authorization", "content-type"):
-            raise Refused("headers", f"the header {text} came twice", 400)
+            raise RequestRefused("headers", f"the header {text} came twice", 400)
         found[text] = value.decode("latin-1")
     return found
 
@@ -120,13 +122,13 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         event = await receive()
         seen += len(event.get("body", b""))
         if seen > limit:
-            raise Refused("body", f"a request has at most {limit:,} bytes", 413, {"connection": "close"})
+            raise RequestRefused("body", f"a request has at most {limit:,} bytes", 413, {"connection": "close"})
         return event
 
     return receive_bounded
 
 
-async def _refuse(refused: Refused, scope: Scope, send: Send) -> None:
+async def _refuse(refused: RequestRefused, scope: Scope, send: Send) -> None:
     body = encoded(refused)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.encode(), value.encode()) for name, value in refused.headers.items()]

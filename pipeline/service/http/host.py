@@ -11,9 +11,10 @@ from pipeline import __version__
 from pipeline.errors import Exit
 from pipeline.service.http.hosted import Hosted
 from pipeline.service.http.limits import Limits
-from pipeline.service.http.refused import Refused
+from pipeline.service.http.refused import RequestRefused
 from pipeline.service.http.shapes import Overview, Readiness, ReadyPart
 from pipeline.service.http.stream import Stream
+from pipeline.watch.exposition import Metric, add_up, counter, expose, gauge
 
 __all__ = ("Host",)
 
@@ -37,7 +38,7 @@ class Host:
     def __getitem__(self, name: str) -> Hosted:
         if name not in self.pipelines:
             known = ", ".join(self.pipelines)
-            raise Refused("not_found", f"there is no pipeline of this name; there are: {known}", 404)
+            raise RequestRefused("not_found", f"there is no pipeline of this name; there are: {known}", 404)
         return self.pipelines[name]
 
     async def run(self) -> None:
@@ -73,6 +74,10 @@ class Host:
         """Return all pipelines as they are."""
         return Overview(__version__, time.time(), [hosted.view() for hosted in self.pipelines.values()])
 
+    def metrics(self) -> str:
+        """Return the metrics of all pipelines in Prometheus's text format."""
+        return expose([*add_up(hosted.measures() for hosted in self.pipelines.values()), *self._own_metrics()])
+
     def readiness(self) -> Readiness:
         """Return which pipelines are ready: reading, or done with all there was."""
         parts = dict(self._parts())
@@ -83,12 +88,12 @@ class Host:
     def listen(self) -> Stream:
         """Return a new stream of events; closed with `unlisten`.
 
-        :raises Refused: when there are too many, or the server is about to end.
+        :raises RequestRefused: when there are too many, or the server is about to end.
         """
         if self.leaving:
-            raise Refused("ending", "the server is about to end", 503)
+            raise RequestRefused("ending", "the server is about to end", 503)
         if len(self._streams) >= self.limits.streams:
-            raise Refused("streams", f"{len(self._streams)} event streams are open; close one", 503)
+            raise RequestRefused("streams", f"{len(self._streams)} event streams are open; close one", 503)
         stream = Stream(self.limits.backlog)
         self._streams.add(stream)
         stream.status(msgspec.json.encode(self.overview()))
@@ -124,6 +129,24 @@ class Host:
             encoded = msgspec.json.encode(self.overview())
             for stream in self._streams:
                 stream.status(encoded)
+
+    def _own_metrics(self) -> Iterator[Metric]:
+        text = "1 for the state that the pipeline is in."
+        states = [({"pipeline": name, "state": each.state}, 1.0) for name, each in self.pipelines.items()]
+        yield gauge("pipeline_state", text, states)
+        text = "Records submitted, by what became of them."
+        counts = [(name, each.view().submitted) for name, each in self.pipelines.items()]
+        yield counter(
+            "pipeline_submitted_total",
+            text,
+            [
+                ({"pipeline": name, "outcome": outcome}, getattr(found, outcome))
+                for name, found in counts
+                if found is not None
+                for outcome in ("answered", "failed", "late", "refused")
+            ],
+        )
+        yield gauge("pipeline_streams", "Open streams of events.", [({}, len(self._streams))])
 
     def _parts(self) -> Iterator[tuple[str, ReadyPart]]:
         for name, hosted in self.pipelines.items():

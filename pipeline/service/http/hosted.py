@@ -5,16 +5,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
+from msgspec import structs
 
 from pipeline.clock import Clock, SystemClock
-from pipeline.errors import Exit, PipelineError
+from pipeline.errors import ConfigError, Exit, PipelineError
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
 from pipeline.service.http.looking import account_view, source_views, stage_views
 from pipeline.service.http.recent import BatchLog, Meter, quantile
-from pipeline.service.http.refused import Refused
-from pipeline.service.http.shapes import Alert, PipelineView, Point, State, Statistics
+from pipeline.service.http.refused import RequestRefused
+from pipeline.service.http.shapes import Alert, PipelineView, Point, Rates, State, Statistics, Submitted
+from pipeline.service.service import Service
+from pipeline.stage import Source
+from pipeline.watch.exposition import Metric
 from pipeline.watch.log import masked
 from pipeline.watch.report import Report, Status
 
@@ -43,6 +47,7 @@ class Hosted:
         self._tell = tell
         self._clock: Clock = clock or SystemClock()
         self._supervisor: Supervisor | None = None
+        self._service: Service | None = None
         self._status: Status | None = None
         self._state: State = "stopped"
         self._since = self._clock.wall()
@@ -57,7 +62,8 @@ class Hosted:
         self._batches = self._log()
         self._meter = Meter()
         self._points: deque[Point] = deque(maxlen=_POINTS)
-        self._alerts: dict[str, Alert] = {}
+        self._alerts: dict[str, float] = {}
+        self._measures: list[Metric] = []
 
     # --- steering ---
 
@@ -72,12 +78,12 @@ class Hosted:
     def start(self) -> None:
         """Start it, with its config as it is now.
 
-        :raises Refused: when it runs already, when the server is about to end, or when its config is wrong.
+        :raises RequestRefused: when it runs already, when the server is about to end, or when its config is wrong.
         """
         if self._leaving:
-            raise Refused("ending", "the server is about to end")
+            raise RequestRefused("ending", "the server is about to end")
         if self._supervisor is not None:
-            raise Refused("running", f"pipeline '{self.name}' is {self.state} already")
+            raise RequestRefused("running", f"pipeline '{self.name}' is {self.state} already")
         if self._error or self._state != "stopped":
             self._read_again()
         self._enter("starting")
@@ -86,7 +92,7 @@ class Hosted:
     def pause(self) -> None:
         """Read no further for now.
 
-        :raises Refused: when it does not run.
+        :raises RequestRefused: when it does not run.
         """
         self._running().pause()
         self._paused = True
@@ -95,7 +101,7 @@ class Hosted:
     def resume(self) -> None:
         """Read on.
 
-        :raises Refused: when it does not run.
+        :raises RequestRefused: when it does not run.
         """
         self._running().resume()
         self._paused = False
@@ -104,25 +110,44 @@ class Hosted:
     def flush(self) -> None:
         """Let the batchers send on what they have gathered.
 
-        :raises Refused: when it does not run.
+        :raises RequestRefused: when it does not run.
         """
         self._running().flush()
 
     def drain(self, deadline: float | None = None) -> None:
         """Finish what is under way and stop.
 
-        :raises Refused: when it does not run.
+        :raises RequestRefused: when it does not run.
         """
-        self._running().drain(deadline)
-        self._enter("draining")
+        self._running()
+        self._begin_drain(deadline)
+
+    def resize(self, stage: str, concurrency: int) -> None:
+        """Let a stage work on so many batches at a time.
+
+        :raises RequestRefused: when it does not run, or the stage can't.
+        """
+        try:
+            self._running().steering.resize(stage, concurrency)
+        except ConfigError as error:
+            raise RequestRefused("resize", str(error), 422) from error
+
+    def retarget(self, seconds: float, batcher: str | None) -> None:
+        """Let batchers size batches for another target latency.
+
+        :raises RequestRefused: when it does not run, or there is no such batcher.
+        """
+        try:
+            self._running().steering.retarget(seconds, batcher)
+        except ConfigError as error:
+            raise RequestRefused("retarget", str(error), 422) from error
 
     def leave(self) -> None:
         """Drain it, if it runs, and let `run` end."""
         self._leaving = True
         self._started.set()
         if self._supervisor is not None:
-            self._supervisor.drain()
-            self._enter("draining")
+            self._begin_drain(None)
 
     def abort(self) -> None:
         """Stop it at once."""
@@ -142,6 +167,24 @@ class Hosted:
     def supervisor(self) -> Supervisor | None:
         """What runs it just now."""
         return self._supervisor
+
+    @property
+    def service(self) -> Service:
+        """What takes records for it.
+
+        :raises RequestRefused: when it has no inlet, or does not run.
+        """
+        if not self.accepts:
+            raise RequestRefused("no_inlet", f"pipeline '{self.name}' has no source of kind inlet to submit to")
+        self._running()
+        assert self._service is not None
+        return self._service
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it has an inlet."""
+        sources = self._loaded.topology.sources
+        return any(isinstance(each.spec, Source) and each.spec.fed for each in sources)
 
     @property
     def state(self) -> State:
@@ -208,13 +251,19 @@ class Hosted:
             rates=self._meter.rates(),
             stages=stage_views(self._loaded.topology, status, self._meter.stages(), self._batches, mask),
             sources=source_views(status),
-            alerts=self._all_alerts(),
+            accepts=self.accepts,
+            submitted=self._submitted(),
         )
         if status is not None:
             view.uptime, view.account = status.seconds, account_view(status.account)
             for name in ("dead_letters", "bytes_held", "checkpoints", "checkpoint_age", "loop_lag", "bottleneck"):
                 setattr(view, name, getattr(status, name))
+        view.alerts = self._all_alerts(status)
         return view
+
+    def measures(self) -> list[Metric]:
+        """Return the metrics of the run that is on, or of the last one."""
+        return self._supervisor.measures() if self._supervisor is not None else self._measures
 
     def statistics(self) -> Statistics:
         """Return what its runs come to."""
@@ -230,6 +279,8 @@ class Hosted:
             uptime=view.uptime,
             account=account,
             rates=view.rates,
+            last_hour=self._last_hour(),
+            submitted=view.submitted,
             success_rate=good / ended if ended else None,
             batches=batches,
             average_batch=batched / batches if batches else None,
@@ -247,8 +298,7 @@ class Hosted:
         self._error, self._paused, self._code = "", False, 0
         self._meter.forget()
         try:
-            self._supervisor = Pipeline.from_loaded(self._loaded).supervisor(subscribers=[self._note])
-            report = await self._supervisor.run()
+            report = await (self._serve() if self.accepts else self._run_through())
         except PipelineError as error:
             self._end("failed", str(error), int(error.exit_code))
         except Exception as error:
@@ -257,9 +307,27 @@ class Hosted:
         else:
             self._end(_state_of(report), report.error, report.exit_code)
 
+    async def _serve(self) -> Report:
+        self._service = Pipeline.from_loaded(self._loaded).service(subscribers=[self._note])
+        self._supervisor = self._service.supervisor
+        async with self._service as service:
+            return await service.wait()
+
+    async def _run_through(self) -> Report:
+        self._service = None
+        self._supervisor = Pipeline.from_loaded(self._loaded).supervisor(subscribers=[self._note])
+        return await self._supervisor.run()
+
+    def _begin_drain(self, deadline: float | None) -> None:
+        if self._service is not None:
+            self._service.close(deadline)
+        elif self._supervisor is not None:
+            self._supervisor.drain(deadline)
+        self._enter("draining")
+
     def _end(self, state: State, error: str, code: int) -> None:
         if self._supervisor is not None:
-            self._status = self._supervisor.status()
+            self._status, self._measures = self._supervisor.status(), self._supervisor.measures()
         self._supervisor = None
         self._error, self._code = self._loaded.secrets.mask(error), code
         self._alerts.clear()
@@ -267,16 +335,16 @@ class Hosted:
 
     def _running(self) -> Supervisor:
         if self._supervisor is None:
-            raise Refused("not_running", f"pipeline '{self.name}' is {self._state}; start it first")
+            raise RequestRefused("not_running", f"pipeline '{self.name}' is {self._state}; start it first")
         return self._supervisor
 
     def _read_again(self) -> None:
         try:
             loaded = self._reload()
         except PipelineError as error:
-            raise Refused("config", str(error)) from error
+            raise RequestRefused("config", str(error)) from error
         if loaded.config.name != self.name:
-            raise Refused("config", f"the config names another pipeline now: '{loaded.config.name}'")
+            raise RequestRefused("config", f"the config names another pipeline now: '{loaded.config.name}'")
         self._loaded = loaded
         self._batches = self._log()
 
@@ -306,11 +374,38 @@ class Hosted:
             shown: Mapping[str, Any] = masked(dict(fields), self._loaded.secrets.mask)
             self._tell(self.name, event, shown)
 
-    def _all_alerts(self) -> list[Alert]:
-        found = list(self._alerts.values())
+    def _all_alerts(self, status: Status | None) -> list[Alert]:
         if self._state == "failed":
-            found.insert(0, Alert("failed", self._error or "the pipeline failed", self._since, "error"))
-        return found
+            return [Alert("failed", self._error or "the pipeline failed", self._since, "error")]
+        if status is None or self._supervisor is None:
+            return []
+        texts = dict.fromkeys(status.alerts, "alert")
+        texts |= {
+            f"stage '{stage}': {state}": "breaker" for stage, state in status.breakers.items() if state != "closed"
+        }
+        if status.postponed:
+            texts[f"no checkpoint can be taken: {status.postponed}"] = "checkpoint"
+        now, mask = self._clock.wall(), self._loaded.secrets.mask
+        self._alerts = {text: self._alerts.get(text, now) for text in texts}
+        return [Alert(name, mask(text), self._alerts[text]) for text, name in texts.items()]
+
+    def _submitted(self) -> Submitted | None:
+        return None if self._service is None else Submitted(**structs.asdict(self._service.counts()))
+
+    def _last_hour(self) -> Rates:
+        if self._supervisor is None:
+            return Rates()
+        lately = self._supervisor.lately(3600.0)
+        span = max(lately.seconds, 1e-9)
+        return Rates(
+            seconds=lately.seconds,
+            read=lately.read / span,
+            settled=lately.rate,
+            failed=lately.failed / span,
+            batches=lately.batches / span,
+            average_batch=lately.average_batch,
+            error_rate=lately.error_rate,
+        )
 
 
 def _state_of(report: Report) -> State:

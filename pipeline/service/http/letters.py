@@ -10,7 +10,7 @@ from anyio import to_thread
 from msgspec import Meta, Struct
 
 from pipeline.service.http.hosted import Hosted
-from pipeline.service.http.refused import Refused
+from pipeline.service.http.refused import RequestRefused
 from pipeline.service.http.shapes import LetterList, LetterView
 from pipeline.settle.cut import Letter
 from pipeline.settle.view import Readings, open_view
@@ -42,12 +42,12 @@ async def list_letters(hosted: Hosted, wanted: LetterQuery) -> LetterList:
 async def show_letter(hosted: Hosted, number: int) -> LetterView:
     """Return one letter whole.
 
-    :raises Refused: when there is none of this id.
+    :raises RequestRefused: when there is none of this id.
     """
     async with _readings(hosted) as readings:
         letter = await readings.letter(number) if readings is not None and number < 2**63 else None
     if letter is None:
-        raise Refused("not_found", f"there is no dead letter {number}", 404)
+        raise RequestRefused("not_found", f"there is no dead letter {number}", 404)
     return _view(hosted, letter, whole=True)
 
 

@@ -25,8 +25,9 @@ __all__ = (
     "Rates",
     "Readiness",
     "ReadyPart",
-    "RecordFailure",
     "Refusal",
+    "Resize",
+    "Retarget",
     "Series",
     "SourceView",
     "StageView",
@@ -34,6 +35,7 @@ __all__ = (
     "Statistics",
     "Submission",
     "Submissions",
+    "Submitted",
 )
 
 State = Literal["stopped", "starting", "running", "paused", "draining", "finished", "failed"]
@@ -42,11 +44,16 @@ Positive = Annotated[float, Meta(gt=0, le=86_400.0)]
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Refusal(Struct):
-    """Why a request was not done: a code for programs, a sentence for people."""
+class Refusal(Struct, omit_defaults=True):
+    """Why a request was not done: a code for programs, a sentence for people.
+
+    Of a record that failed also the stage, and the id of its dead letter, if it has one.
+    """
 
     code: str
     reason: str
+    stage: str = ""
+    letter: int | None = None
 
 
 class AccountView(Struct):
@@ -149,6 +156,18 @@ class Alert(Struct):
     level: Literal["warning", "error"] = "warning"
 
 
+class Submitted(Struct):
+    """What became of submitted records since the pipeline was started: `open` are not answered yet."""
+
+    submitted: Count = 0
+    answered: Count = 0
+    failed: Count = 0
+    late: Count = 0
+    refused: Count = 0
+    open: Count = 0
+    waiting: Count = 0
+
+
 class PipelineView(Struct, kw_only=True):
     """A pipeline at one moment. Times since 1970 in seconds, `uptime` of the run that is on."""
 
@@ -172,6 +191,7 @@ class PipelineView(Struct, kw_only=True):
     loop_lag: float = 0.0
     bottleneck: str = ""
     alerts: list[Alert] = field(default_factory=list[Alert])
+    submitted: Submitted | None = None
 
 
 class Point(Struct, kw_only=True):
@@ -221,13 +241,18 @@ class Batches(Struct):
 
 
 class Statistics(Struct, kw_only=True):
-    """Counts of the run and over all runs of the state file, rates of the last seconds, latencies of its batches."""
+    """Counts of the run and over all runs of the state file, rates of the last seconds, latencies of its batches.
+
+    `last_hour` is as long as the run is young.
+    """
 
     pipeline: str
     state: State
     uptime: float
     account: AccountView
     rates: Rates
+    last_hour: Rates
+    submitted: Submitted | None
     success_rate: float | None
     batches: Count
     average_batch: float | None
@@ -265,20 +290,11 @@ class Answer(Struct):
     records: list[Any]
 
 
-class RecordFailure(Struct):
-    """Why a record failed; `letter` is the id of its dead letter, if it has one."""
-
-    code: str
-    reason: str
-    stage: str = ""
-    letter: int | None = None
-
-
 class Outcome(Struct):
     """What became of one of many records: `records`, or an error."""
 
     records: list[Any] = field(default_factory=list[Any])
-    error: RecordFailure | None = None
+    error: Refusal | None = None
 
 
 class Answers(Struct):
@@ -287,6 +303,20 @@ class Answers(Struct):
     answered: Count
     failed: Count
     outcomes: list[Outcome]
+
+
+class Resize(Struct, forbid_unknown_fields=True):
+    """How many batches a stage works on at a time; records, where it takes them singly."""
+
+    stage: Name
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)]
+
+
+class Retarget(Struct, forbid_unknown_fields=True):
+    """The latency in seconds that batches are sized for, of one batcher or of all that have a target."""
+
+    latency: Positive
+    batcher: Name | None = None
 
 
 class Drain(Struct, forbid_unknown_fields=True):

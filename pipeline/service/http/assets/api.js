@@ -2,7 +2,7 @@
 
 const TOKEN = "pipeline-token";
 
-export class Refused extends Error {
+export class RequestRefused extends Error {
   constructor(status, code, reason) {
     super(reason);
     this.status = status;
@@ -31,9 +31,9 @@ export async function call(path, body) {
 async function refusal(answer) {
   try {
     const { code, reason } = await answer.json();
-    return new Refused(answer.status, code, reason);
+    return new RequestRefused(answer.status, code, reason);
   } catch {
-    return new Refused(answer.status, "unknown", `the server answered ${answer.status}`);
+    return new RequestRefused(answer.status, "unknown", `the server answered ${answer.status}`);
   }
 }
 
@@ -50,7 +50,7 @@ export async function follow(on) {
       reason = (await read(answer.body.getReader(), on)) || reason;
     } catch (error) {
       if (error.status === 401) return on.state("token", error.message);
-      reason = error instanceof Refused ? error.message : "the server can't be reached";
+      reason = error instanceof RequestRefused ? error.message : "the server can't be reached";
     }
     on.state("lost", reason);
     await new Promise((go) => setTimeout(go, wait));
