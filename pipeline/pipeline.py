@@ -18,7 +18,7 @@ from pipeline.plan.keys import CheckpointConfig, Delivery, PipelineConfig
 from pipeline.plan.load import Loaded, load
 from pipeline.plan.naming import default_names
 from pipeline.plan.registry import Registry
-from pipeline.plan.topology import NOWHERE, PlannedStage, Topology, build_topology
+from pipeline.plan.topology import NOWHERE, PlannedStage, Topology, Veil, build_topology
 from pipeline.plan.watching import AlertsConfig, MetricsConfig
 from pipeline.stage import OnFailure, Source, Stage
 from pipeline.watch.events import Events, Subscriber
@@ -85,7 +85,7 @@ class Pipeline:
             alerts=cast("AlertsConfig | None", alerts),  # a mapping becomes what it declares
             metrics=cast("MetricsConfig | None", metrics),
         )
-        self._mask: Callable[[str], str] = str
+        self._veil = Veil()
         self._placed: tuple[_Placed, ...] = ()
         self._ends: tuple[int, ...] = ()
 
@@ -120,7 +120,7 @@ class Pipeline:
         places = {stage.name: index for index, stage in enumerate(stages)}
         pipeline = cls(loaded.config.name)
         pipeline._config = loaded.config
-        pipeline._mask = loaded.secrets.mask
+        pipeline._veil = loaded.topology.veil
         pipeline._placed = tuple(
             _Placed(
                 stage.spec,
@@ -178,7 +178,7 @@ class Pipeline:
             for index, (name, each) in enumerate(zip(names, self._placed, strict=True))
         ]
         topology = build_topology(self.name, self._config, stages)
-        topology.mask = self._mask
+        topology.veil = self._veil
         return topology
 
     def supervisor(
@@ -270,7 +270,7 @@ class Pipeline:
     def _copy(self) -> "Pipeline":
         copy = Pipeline(self.name)
         copy._config, copy._placed, copy._ends = self._config, self._placed, self._ends
-        copy._mask = self._mask
+        copy._veil = self._veil
         return copy
 
     def _append(self, link: Any) -> None:

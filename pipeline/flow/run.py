@@ -15,7 +15,7 @@ from pipeline.plan.topology import Topology
 from pipeline.settle.cut import Change, Cut, Letter
 from pipeline.settle.ledger import End, Ledger
 from pipeline.stage import Position
-from pipeline.watch.events import Events
+from pipeline.watch.events import Events, hidden
 from pipeline.watch.metrics import StageMetrics
 
 __all__ = ("Broken", "Failure", "Halt", "Place", "Run")
@@ -266,6 +266,7 @@ class Run:
 
     def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> Letter:
         self.ledger.mark(origin, End.DEAD_LETTERED)
+        mask = self.topology.mask
         letter = Letter(
             stage=stage,
             source=origin.source,
@@ -273,14 +274,14 @@ class Run:
             child=origin.child,
             key=self.key_of(origin),
             error_type=type(failure.error).__name__,
-            error=text_of(failure.error),
+            error=mask(text_of(failure.error)),
             attempts=failure.attempts,
             position=position,
             record=failure.record,
             at=self.clock.wall(),
             run=self.number,
             lineage=self.lineage,
-            metadata=dict(batch.metadata),
+            metadata=hidden(dict(batch.metadata), mask),
         )
         self.letters.append(letter)
         self._letter_bytes += batch.size // max(len(batch.records), 1)
@@ -303,7 +304,7 @@ class Run:
                 {
                     "stage": stage,
                     "position": position,
-                    "error": cause_of(failure.error),
+                    "error": self.topology.mask(cause_of(failure.error)),
                     "record": repr(failure.record)[:1000],
                     "attempts": failure.attempts,
                 }

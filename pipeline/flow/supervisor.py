@@ -58,6 +58,7 @@ class Supervisor:
         self._options = options or Options()
         self._clock: Clock = clock or SystemClock()
         self._events = events or Events()
+        self._events.mask = topology.veil.mask
         self._assembly: Assembly | None = None
         self._checkpointer: Checkpointer | None = None
         self._scope = anyio.CancelScope()
@@ -408,7 +409,7 @@ class Supervisor:
             lineage=run.lineage,
             run=run.number,
             resumed=self._assembly.cut is not None,
-            error=error,
+            error=self._topology.mask(error),
             stages=stages,
             channels=self._channel_status(),
             errors=run.collected,

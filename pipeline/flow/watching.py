@@ -13,7 +13,7 @@ from pipeline.flow.whereabouts import whereabouts
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
 from pipeline.watch.alerts import Seen
-from pipeline.watch.events import Events
+from pipeline.watch.events import Events, hidden
 from pipeline.watch.exposition import Metric
 from pipeline.watch.measures import measures
 from pipeline.watch.report import Status
@@ -118,7 +118,7 @@ class Watch:
         if self._assembly is None:
             return measures(self._status(), (), {})
         run = self._assembly.run
-        about = {"lineage": run.lineage, "run": run.number, **run.metadata}
+        about = {"lineage": run.lineage, "run": run.number, **hidden(run.metadata, self._topology.mask)}
         laws = {batcher.name: batcher.law.status() for batcher in self._assembly.batchers}
         return measures(self._status(), run.metrics.values(), laws, about)
 

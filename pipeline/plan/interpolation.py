@@ -3,11 +3,13 @@
 Put in after parsing and never parsed again: a value can't add keys, whatever is in it.
 """
 
+import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path as FilePath
+from urllib.parse import unquote
 
 from pipeline.plan.document import Document
 from pipeline.plan.scalars import INVALID
@@ -19,6 +21,7 @@ HIDDEN = "***"
 
 # A secret of fewer characters would take whole words out of every text that happens to have them.
 _SHORTEST = 8
+_USERINFO = re.compile(r"://([^/@:\s]*):([^/@\s]+)@")
 _MAX_FILE = 1 << 16
 _REFERENCE = re.compile(r"\$(\$\{)|\$\{([^}]*)\}|\$\{")
 _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -30,9 +33,12 @@ class Secrets:
     def __init__(self) -> None:
         self._values: set[str] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
     def add(self, value: str) -> None:
-        """Remember a value, its lines, and the ways in which errors and JSON write it."""
-        for text in (value, *value.splitlines()):
+        """Remember a value, its lines, the password in it, and the ways in which errors and JSON write each."""
+        for text in (value, *value.splitlines(), *_passwords(value)):
             self._values |= {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
 
     def mask(self, text: str) -> str:
@@ -69,6 +75,14 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     for value in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def _passwords(value: str) -> Iterator[str]:
+    """Yield the password of a URL, as it is written and as it is meant, and what a header makes of it."""
+    for match in _USERINFO.finditer(value):
+        user, password = match[1], match[2]
+        yield from {password, unquote(password)}
+        yield base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
 
 
 class _RefusedError(Exception):

@@ -20,7 +20,7 @@ from pipeline.plan.overrides import override
 from pipeline.plan.registry import Registry
 from pipeline.plan.scalars import INVALID, kind_of_value
 from pipeline.plan.schema import keys_of
-from pipeline.plan.topology import PlannedStage, Topology, assemble
+from pipeline.plan.topology import PlannedStage, Topology, Veil, assemble
 from pipeline.plan.values import build, check_keys
 
 __all__ = ("Loaded", "load", "load_text")
@@ -143,11 +143,14 @@ class _Loading:
         if self._problems or config is None:
             raise self._failed()
         topology = assemble(config.name, config, stages)
-        topology.mask = self._secrets.mask
+        topology.veil = Veil(self._secrets.mask if self._secrets else None, self._hidden(data))
         check_plan(topology, stages, self._say)
         if self._problems:
             raise self._failed()
         return Loaded(config, stages, topology, self._document, self._secrets)
+
+    def _hidden(self, data: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset(name for name in data if name != "stages" and self._document.tainted((name,)))
 
     def _config(self, data: dict[str, Any]) -> PipelineConfig | None:
         before = len(self._problems)

@@ -1,5 +1,6 @@
 """The checked plan of a pipeline: its stages in the order of the data, and what follows from them."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +17,9 @@ from pipeline.plan.interpolation import HIDDEN
 from pipeline.plan.keys import Delivery, PipelineConfig
 from pipeline.plan.schema import Key, keys_of
 from pipeline.plan.wiring import in_order, outputs_of
-from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage
+from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage, file_keys
 
-__all__ = ("NOWHERE", "Memory", "PlannedStage", "Topology", "assemble", "build_topology", "channel_of")
+__all__ = ("NOWHERE", "Memory", "PlannedStage", "Topology", "Veil", "assemble", "build_topology", "channel_of")
 
 
 NOWHERE = Mark("")
@@ -48,6 +49,17 @@ class PlannedStage:
 
 
 @dataclass(frozen=True, slots=True)
+class Veil:
+    """What a config has that must not be shown: how it is hidden in a text, and which keys of the pipeline hold it.
+
+    ``mask`` is None where there is nothing to hide.
+    """
+
+    mask: Callable[[str], str] | None = None
+    hidden: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """The bytes that a run may hold at worst, by what holds them; ``total`` is what ``memory:`` lets them come to."""
 
@@ -62,8 +74,12 @@ class Topology:
     name: str
     config: PipelineConfig
     stages: dict[str, PlannedStage] = field(default_factory=dict[str, PlannedStage])
-    mask: Callable[[str], str] = str
-    """Hides in a text what the config has from the environment and from files."""
+    veil: Veil = field(default_factory=Veil)
+    """What must not be shown."""
+
+    def mask(self, text: str) -> str:
+        """Return a text with everything hidden that the config has from the environment and from files."""
+        return self.veil.mask(text) if self.veil.mask is not None else text
 
     @cached_property
     def sources(self) -> list[PlannedStage]:
@@ -107,20 +123,30 @@ class Topology:
     def fingerprint(self) -> dict[str, dict[str, Any]]:
         """Return the identity of each source, sink and stateful stage: what a resume must find unchanged."""
         return {
-            stage.name: {"role": stage.role, "kind": stage.kind, **stage.spec.identity()}
+            stage.name: {"role": stage.role, "kind": stage.kind, **self._identity(stage)}
             for stage in self.stages.values()
             if stage.role in ("source", "sink") or stage.stateful()
+        }
+
+    def _identity(self, stage: PlannedStage) -> dict[str, Any]:
+        """Return what a stage is known by. A secret in it is saved as a digest, but for the names of files and tables:
+        they are what the state must find again, and stand beside it for all to see.
+        """
+        named = {*file_keys(type(stage.spec)), "table"}
+        return {
+            key: hashlib.sha256(repr(value).encode()).hexdigest()[:32] if key in stage.hidden - named else value
+            for key, value in stage.spec.identity().items()
         }
 
     def describe(self) -> dict[str, str]:
         """Return all else in words, to say what changed since the last run; secrets are hidden."""
         said = {f"pipeline '{self.name}'": "pipeline"}
-        said |= _described(f"pipeline '{self.name}'", self.config, frozenset(("name",)))
+        said |= _described(f"pipeline '{self.name}'", self.config, frozenset(("name",)), self.veil.hidden)
         for stage in self.stages.values():
             said[stage.title] = stage.kind
             said[f"{stage.title}: from"] = ", ".join(stage.inputs)
             said |= _described(stage.title, stage.spec, frozenset(("name",)), stage.hidden)
-        return said
+        return {label: self.mask(text) for label, text in said.items()}
 
     def memory(self) -> Memory:
         """Return the bytes that a run may hold at worst."""

@@ -1,9 +1,9 @@
 """What happens in a run, as it happens: named log events with fields, for whoever subscribes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
-__all__ = ("Events", "Subscriber")
+__all__ = ("Events", "Subscriber", "hidden")
 
 Subscriber = Callable[[str, Mapping[str, Any]], None]
 """Called with the event's name and fields, in the turn of the loop in which it happened; must not wait."""
@@ -12,10 +12,12 @@ Subscriber = Callable[[str, Mapping[str, Any]], None]
 class Events:
     """Hands each event to every subscriber, in order. Without subscribers it costs one call."""
 
-    __slots__ = ("_subscribers",)
+    __slots__ = ("_subscribers", "mask")
 
     def __init__(self, subscribers: tuple[Subscriber, ...] = ()) -> None:
         self._subscribers = list(subscribers)
+        self.mask: Callable[[str], str] | None = None
+        """Hides secrets in every text of a field, where there are any to hide."""
 
     def __bool__(self) -> bool:
         return bool(self._subscribers)
@@ -27,5 +29,18 @@ class Events:
 
     def emit(self, event: str, **fields: Any) -> None:
         """Tell that something happened."""
+        if self.mask is not None:
+            fields = hidden(fields, self.mask)
         for subscriber in self._subscribers:
             subscriber(event, fields)
+
+
+def hidden(value: Any, mask: Callable[[str], str]) -> Any:
+    """Return data with every text in it masked, and all else as it is."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {name: hidden(inner, mask) for name, inner in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [hidden(inner, mask) for inner in cast("list[Any]", value)]
+    return value

@@ -1,15 +1,14 @@
-"""Secrets stay where they are: canaries put into configs in every way, and every path on which an error could show one."""
+"""Secrets stay where they are: canaries in configs, and every path on which an error could show one."""
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.cli.commands import Command
 
 ENV, FILE, URL, HEADER = "canary-Env-3f9a", "canary-File-77b1", "canary-Url-c0de", "canary-Header-51"
 CANARIES = (ENV, FILE, URL, HEADER)
@@ -46,7 +45,12 @@ stages:
   - source: generate
     with: {{count: 20}}
   - processor: call
-    with: {{function: "steps:{function}", arguments: {{token: "${{env:CANARY}}${{file:secret.txt}}", headers: {{Authorization: "Bearer ${{env:HEADER}}"}}}}{more}}}
+    with:
+      function: "canary_steps:{function}"
+      arguments:
+        token: "${{env:CANARY}}${{file:secret.txt}}"
+        headers: {{Authorization: "Bearer ${{env:HEADER}}"}}
+      {more}
     {engine}
   - sink: {sink}
 """
@@ -58,6 +62,7 @@ class Place:
     """A folder with a secret, where commands are run."""
 
     folder: Path
+    command: Command
 
     def write(self, top: str = "", function: str = "take", more: str = "", engine: str = "", sink: str = SINK) -> None:
         text = CONFIG.format(top=top, function=function, more=more, engine=engine, sink=sink)
@@ -65,18 +70,8 @@ class Place:
 
     def call(self, *arguments: str) -> str:
         """Run a command and return all that it said; nothing anywhere may hold a canary."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE__")}
-        environ |= {"CANARY": ENV, "HEADER": HEADER, "URL": f"http://me:{URL}@127.0.0.1:9/hook"}
-        ended = subprocess.run(
-            [sys.executable, "-m", "pipeline", *arguments],
-            cwd=self.folder,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        said = ended.stdout + ended.stderr
-        assert "Traceback (most recent call last)" not in said
+        ran = self.command(*arguments)
+        said = ran.out + ran.err
         for name, text in (("what it said", said), *self.files()):
             for canary in CANARIES:
                 assert canary not in text, f"{canary} is in {name} after {arguments}: {_around(text, canary)}"
@@ -85,7 +80,11 @@ class Place:
     def files(self) -> Iterator[tuple[str, str]]:
         """Yield every file that was made, and every value of the state."""
         for path in self.folder.rglob("*"):
-            if path.is_file() and path.name not in ("shop.yaml", "secret.txt", "steps.py") and path.suffix != ".pyc":
+            if (
+                path.is_file()
+                and path.name not in ("shop.yaml", "secret.txt", "canary_steps.py")
+                and path.suffix != ".pyc"
+            ):
                 yield path.name, path.read_bytes().decode("latin-1")
 
 
@@ -95,10 +94,13 @@ def _around(text: str, canary: str) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Place:
     (tmp_path / "secret.txt").write_text(f"{FILE}\n")
-    (tmp_path / "steps.py").write_text(STEPS)
-    return Place(tmp_path)
+    (tmp_path / "canary_steps.py").write_text(STEPS)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"CANARY": ENV, "HEADER": HEADER, "URL": f"http://me:{URL}@127.0.0.1:9/hook"}.items():
+        monkeypatch.setenv(name, value)
+    return Place(tmp_path, Command(tmp_path, capsys))
 
 
 @pytest.mark.parametrize("policy", ["stop", "dead_letter", "collect", "skip"])
@@ -134,7 +136,7 @@ def test_an_error_of_a_function_that_knows_them(place: Place, policy: str) -> No
 
 
 def test_a_service_that_can_not_be_reached(place: Place) -> None:
-    place.write(function="fail_all", more=", batch: true", engine="retry: {attempts: 2, backoff: 1ms}")
+    place.write(function="fail_all", more="batch: true", engine="retry: {attempts: 2, backoff: 1ms}")
     said = place.call("run", "shop.yaml", "--log", "text")
     assert "can't reach https://me:***" in said
     assert "can't reach https://me:***" in place.call("explain", "shop.yaml")
@@ -152,9 +154,9 @@ def test_what_users_log_and_what_fails_at_the_start(place: Place, function: str,
     "top",
     [
         "alerts: {failure_rate: 0.01, minimum: 1, webhook: '${env:URL}'}\non_failure: skip",
-        "alerts: {failure_rate: 0.01, minimum: 1, command: [sh, -c, 'echo ${env:CANARY} >&2; exit 3']}\non_failure: skip",
+        "alerts: {failure_rate: 0.01, minimum: 1, command: [sh, -c, '>&2 echo ${env:CANARY}']}\non_failure: skip",
         "metrics: {push: '${env:URL}'}",
-        "metrics: {push: [sh, -c, 'cat >&2; echo ${env:CANARY}${file:secret.txt} >&2; exit 3']}\nmetadata: {token: '${env:CANARY}'}",
+        "metrics: {push: [sh, -c, 'cat >&2; >&2 echo ${env:CANARY}${file:secret.txt}; exit 3']}",
         "metrics: {push: [sh, -c, 'cat > metrics.txt']}\nmetadata: {token: '${env:CANARY}'}\non_failure: dead_letter",
         "alerts: {breaker: 1s, webhook: 'ftp://${env:CANARY}@x'}",
         "metrics: {push: '${env:CANARY}'}",
@@ -176,7 +178,7 @@ def test_whoever_is_told(place: Place, top: str) -> None:
         ("stages.generate.with.${env:CANARY}", "1"),
         ("stages.generate.with.record", "{x: 'n + ${env:CANARY}'}"),
         ("stages.call.with.function", "${env:CANARY}"),
-        ("stages.call.with.function", "steps:${env:CANARY}"),
+        ("stages.call.with.function", "canary_steps:${env:CANARY}"),
         ("stages.call.concurrency", "${file:secret.txt}"),
         ("stages.call.retry", "{attempts: '${env:CANARY}'}"),
         ("stages.call.when", "x == '${env:CANARY}' and"),
@@ -198,12 +200,12 @@ def test_a_value_that_is_wrong(place: Place, key: str, value: str) -> None:
     assert "ok" not in said.split("\n")[0]
 
 
-def test_no_process_shows_them_and_the_run_that_is_right_keeps_none(place: Place) -> None:
+def test_a_run_that_is_right_keeps_none_of_them(place: Place) -> None:
     place.write(top="metadata: {token: '${env:CANARY}'}\nalerts: {failure_rate: 0.5, webhook: '${env:URL}'}")
     place.call("run", "shop.yaml", "--report", "page.html")
     place.write(top="metadata: {token: 'x${env:CANARY}'}")
     said = place.call("run", "shop.yaml")
-    assert "metadata" in said
+    assert "alerts *** -> not set" in said
     with sqlite3.connect(place.folder / ".pipeline" / "shop.db") as state:
         kept = json.dumps([list(row) for row in state.iterdump()])
     assert not [canary for canary in CANARIES if canary in kept]
