@@ -28,3 +28,14 @@ def test_paths_are_taken_as_they_come(tmp_path: Path) -> None:
     assert sources.Csv(path=[tmp_path / "in.csv", "more.csv"]).paths() == [str(tmp_path / "in.csv"), "more.csv"]
     assert sinks.Jsonl(path=tmp_path / "out.jsonl").path == str(tmp_path / "out.jsonl")
     assert sinks.Sqlite(path=tmp_path / "out.db", table="t").path == str(tmp_path / "out.db")
+
+
+def test_a_config_and_python_say_the_same_of_a_pipeline(tmp_path: Path) -> None:
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        "name: t\nstages:\n  - source: csv\n    with: {path: in.csv, types: {a: int, b: float}, null_values: [NA]}\n"
+        "  - sink: jsonl\n    with: {path: out.jsonl}\n"
+    )
+    source = sources.Csv(path="in.csv", types={"a": int, "b": "float"}, null_values=["NA"])
+    composed = Pipeline("t") | source | sinks.Jsonl(path="out.jsonl")
+    assert composed.topology().describe() == Pipeline.from_yaml(config).topology().describe()

@@ -243,9 +243,16 @@ def _shown(declared: Any, key: Key, hidden: frozenset[str]) -> str:
     value = getattr(declared, key.name)
     if key.name in hidden or (key.secret and value is not None):
         return HIDDEN
+    return ", ".join(_parts(value)) if isinstance(value, msgspec.Struct) else str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a config would have it: Python's ``int`` and YAML's ``int`` are no difference."""
     if callable(value):
-        return str(getattr(value, "__qualname__", type(value).__qualname__))
-    return ", ".join(_parts(value)) if isinstance(value, msgspec.Struct) else str(value)
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value
 
 
 def _parts(value: msgspec.Struct) -> Iterator[str]:
