@@ -98,6 +98,8 @@ class SourceActor:
         """Read until the source ends, the limit is reached, or reading is to stop; then close the outlet."""
         self._metrics.state = "running"
         self._run.on_stop.append(self._interrupt)
+        if not self._run.reading:
+            self._interrupt()
         try:
             while True:
                 try:

@@ -124,6 +124,7 @@ class Answers:
         self.waiting: Callable[[], int] = lambda: 0
         self.request_cut: Callable[[], None] = lambda: None
         self._clock = clock
+        self._inlets = frozenset(sources)
         self._pending: dict[str, dict[int, Caller]] = {source: {} for source in sources}
         self._riders: dict[tuple[str, int], list[Caller]] = {}
         self._unsaved: dict[Caller, None] = {}
@@ -136,9 +137,7 @@ class Answers:
 
     def answers(self, sources: str | Sequence[str]) -> bool:
         """Tell whether all these sources are inlets."""
-        if isinstance(sources, str):
-            return sources in self._pending
-        return all(source in self._pending for source in set(sources))
+        return sources in self._inlets if isinstance(sources, str) else self._inlets.issuperset(sources)
 
     def numbered(self, source: str, first: int, places: Sequence[Any]) -> None:
         """Take note of the numbers of callers whose records were read."""
@@ -182,7 +181,8 @@ class Answers:
         pending = self._pending.setdefault(lead[0], {})
         if lead[1] not in pending:
             # The one that stands for them is nobody's, but what becomes of it must be kept.
-            pending[lead[1]] = Caller(None, Turn(), lead[0], 0, None, False)
+            nobody = pending[lead[1]] = Caller(None, Turn(), lead[0], 0, None, False)
+            nobody.number, nobody.done = lead[1], True
             self._under_way += 1
 
     def settled(self, spans: list[SourceSpan]) -> None:

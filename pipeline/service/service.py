@@ -357,7 +357,7 @@ class Service:
             raise ConfigError(f"pipeline '{self.name}' has no inlet to submit to; begin it with sources.Inlet()")
         if source is None and len(self._inlets) > 1:
             raise ConfigError(f"pipeline '{self.name}' has several inlets; submit(..., source=) says which")
-        name = source or self._inlets[0]
+        name = next(iter(self._inlets)) if source is None else source
         if name not in self._inlets:
             raise ConfigError(f"pipeline '{self.name}' has no inlet '{name}', but {', '.join(self._inlets)}")
         if self._closed:

@@ -9,11 +9,6 @@ from stages import batchers, processors, sinks, sources
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def squares(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     await asyncio.sleep(0.001)
     return [{"n": record["n"], "square": record["n"] ** 2} for record in records]
