@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from pipeline import Closed, DeadlineError, Pipeline, RecordFailed, Refused, Unavailable, Unfinished
+from pipeline.stage import Retry
 from pipeline.testing import ManualClock
 from stages import batchers, processors, sinks, sources
 from tests.service.gates import Gate, turns
@@ -18,7 +19,7 @@ def gated(work: Any, capacity: int = 1000, **keys: Any) -> Pipeline:
         Pipeline("gated", **keys)
         | sources.Inlet(capacity=capacity)
         | batchers.Fixed(size=10, linger=0.001)
-        | processors.Call(work, batch=True, name="work", retry={"attempts": 3, "backoff": 4.0})
+        | processors.Call(work, batch=True, name="work", retry=Retry(attempts=3, backoff=4.0))
         | sinks.Discard()
     )
 
@@ -140,10 +141,10 @@ async def test_a_service_that_is_left_at_once_is_done_at_once(attempt: int) -> N
 
 
 async def test_cancelled_it_ends_at_once_and_tells_everybody() -> None:
-    gate = Gate()
+    service = gated(Gate().work).service()
     tasks: list[asyncio.Task[Any]] = []
     with anyio.move_on_after(0.05):
-        async with gated(gate.work).service() as service:
+        async with service:
             tasks += [asyncio.ensure_future(service.submit(n)) for n in range(30)]
             await anyio.sleep(10)
     results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import Closed, Failed, Many, Pipeline, PipelineError, RecordFailed, Unavailable, Unfinished
 from pipeline.batch import Batch
+from pipeline.service import Answer
 from pipeline.settle.view import open_view
 from pipeline.stage import RecordErrors, Sink, SinkContext, Writer
 from stages import batchers, processors, sinks, sources
@@ -169,13 +170,14 @@ async def test_an_error_that_was_told_is_not_raised_again() -> None:
 
 async def test_what_the_body_raises_comes_out_as_it_is() -> None:
     gate = Gate()
+    tasks: list[asyncio.Task[Answer]] = []
     with pytest.raises(ZeroDivisionError):
         async with through(gate.work).service() as service:
-            task = asyncio.ensure_future(service.submit(1))
+            tasks.append(asyncio.ensure_future(service.submit(1)))
             await turns()
             gate.open()
             raise ZeroDivisionError
-    assert (await task).record == 1
+    assert (await tasks[0]).record == 1
 
 
 async def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:

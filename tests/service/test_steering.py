@@ -100,7 +100,7 @@ async def test_a_sink_is_resized_too() -> None:
 
 async def test_what_a_config_would_be_refused_for_is_refused_on_the_way_too(tmp_path: Any) -> None:
     pipeline = (
-        Pipeline("refused")
+        Pipeline("refused", checkpoint={"path": str(tmp_path / "state.db")})
         | sources.Inlet()
         | processors.Filter(lambda n: True)
         | processors.Map(set={"m": "n"})
