@@ -59,6 +59,18 @@ class View(Protocol):
         ...
 
 
+class _Ear(logging.Handler):
+    """Hears what user code logs, which would otherwise go to standard error as it is, secrets and escapes included."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it in a line."""
+        self._say(f"{record.levelname.lower()}: {record.name}: {record.getMessage()}")
+
+
 class Lines:
     """Plain lines: what happens that is worth a sentence, and the progress every five seconds."""
 
@@ -67,6 +79,9 @@ class Lines:
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._told: dict[str, int] = {}
+        self._ear = _Ear(self.say)
+        if not logging.getLogger().handlers:
+            logging.getLogger().addHandler(self._ear)
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Say what a person wants to know at once."""
@@ -98,7 +113,8 @@ class Lines:
             self.say(f"error: {line}")
 
     def close(self) -> None:
-        """Nothing was changed."""
+        """Leave logging as it was."""
+        logging.getLogger().removeHandler(self._ear)
 
 
 class Screen(Lines):
@@ -137,6 +153,7 @@ class Screen(Lines):
 
     def close(self) -> None:
         """Take the picture away."""
+        super().close()
         live, self._live = self._live, None
         if live is not None:
             live.stop()

@@ -143,11 +143,12 @@ def test_a_service_that_can_not_be_reached(place: Place) -> None:
 
 
 @pytest.mark.parametrize("function", ["warn", "Till"])
-@pytest.mark.parametrize("log", ["json", "text"])
-def test_what_users_log_and_what_fails_at_the_start(place: Place, function: str, log: str) -> None:
+@pytest.mark.parametrize("log", [[], ["--log", "json"], ["--log", "text"]])
+def test_what_users_log_and_what_fails_at_the_start(place: Place, function: str, log: list[str]) -> None:
     place.write(function=function)
-    said = place.call("run", "shop.yaml", "--log", log)
-    assert "***" in said
+    said = place.call("run", "shop.yaml", *log)
+    # Under pytest somebody else listens to what is logged, and plain lines leave it to them.
+    assert "***" in said or (function == "warn" and not log)
 
 
 @pytest.mark.parametrize(
