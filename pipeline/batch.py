@@ -1,7 +1,7 @@
 """Records that travel together, where each came from, and what they settle."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import compress, groupby
+from itertools import chain, compress, groupby
 from typing import Any, NamedTuple
 
 from pipeline.spans import runs
@@ -230,7 +230,7 @@ class Batch:
         first = batches[0]
         same = isinstance(first.sources, str) and all(batch.sources == first.sources for batch in batches)
         joined = Batch(
-            [record for batch in batches for record in batch.records],
+            list(chain.from_iterable([batch.records for batch in batches])),
             first.sources if same else [source for batch in batches for source in _each_source(batch)],
             _join_numbers(batches),
             _join_children(batches),
@@ -296,7 +296,7 @@ def _join_numbers(batches: Sequence[Batch]) -> Sequence[int]:
         if not batch.records:
             continue
         if not isinstance(numbers, range) or (stop is not None and numbers.start != stop):
-            return [number for batch in batches for number in batch.numbers]
+            return list(chain.from_iterable([batch.numbers for batch in batches]))
         start = numbers.start if start is None else start
         stop = numbers.stop
     return range(start or 0, stop or 0)

@@ -89,6 +89,8 @@ class BatcherActor:
         self._full: list[_Open] = []
         self._hand: Batch | None = None
         self._in_flight: dict[Ticket, _Open] = {}
+        self._permits = self.permits()
+        """What `permits` said when a batch last ended: only then does it change."""
         self._through = 0
         self._pressed = False
         self._flushing = False
@@ -314,7 +316,7 @@ class BatcherActor:
         """
         ready = [(batch, batch.full) for batch in self._full]
         ready += [(batch, reason) for batch in self._open.values() if (reason := self._reason(batch))]
-        if len(self._in_flight) >= self.permits():
+        if len(self._in_flight) >= self._permits:
             for batch, _ in ready:
                 if not batch.queued:
                     batch.queued, batch.ready = True, self._run.clock.now()
@@ -388,7 +390,7 @@ class BatcherActor:
     def _count(self, batch: Batch, gathered: _Open, reason: str) -> None:
         now = self._run.clock.now()
         size = len(batch.records)
-        permits = self.permits()
+        permits = self._permits
         # How long another batch was tried again is not what a size costs: such a wait counts as if it were for records.
         queued = gathered.queued and not gathered.held
         gathered.held = False
@@ -397,6 +399,7 @@ class BatcherActor:
             del self._in_flight[ticket]
             self._metrics.in_flight = len(self._in_flight)
             self._through += size
+            self._permits = self.permits()
             self._inbox.poke()
             smooth = ticket.smooth and not gathered.held
             if not ticket.smooth:
@@ -488,7 +491,7 @@ class BatcherActor:
     async def _wait(self) -> None:
         started = self._run.clock.now()
         deadline = min(map(self._deadline, self._open.values()), default=None)
-        if deadline is not None and len(self._in_flight) < self.permits() and deadline != float("inf"):
+        if deadline is not None and len(self._in_flight) < self._permits and deadline != float("inf"):
             self._timer = self._run.clock.call_at(deadline, self._inbox.poke)
         try:
             # A closed inbox has no news, and a full batch wants none: then only a permit or the time matters.

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import anyio
 
@@ -19,6 +20,15 @@ from pipeline.spans import Held
 from pipeline.stage import PositionWriter, Sink, SinkContext, TransactionWriter, Writer
 
 __all__ = ("SinkActor",)
+
+
+class _Written(NamedTuple):
+    """Records of one source that were written together."""
+
+    source: str
+    numbers: Sequence[int]
+    children: list[str] | None
+    highest: int
 
 
 class SinkActor:
@@ -42,7 +52,7 @@ class SinkActor:
         self._recovered = bool(self._held)
         self._keeps = False
         # What was written since, as far as the frontier has not passed it.
-        self._written: list[tuple[str, Sequence[int], list[str] | None]] = []
+        self._written: list[_Written] = []
         self._concurrency = sink.concurrency
         self._window: Window | None = None
         self._writing = anyio.Lock(fast_acquire=True)
@@ -114,8 +124,8 @@ class SinkActor:
             return None
         held = Held()
         frontiers = {source: frontier.number for source, frontier in self._run.ledger.frontiers.items()}
-        self._written = [entry for entry in self._written if _highest(entry[1]) >= frontiers[entry[0]]]
-        for source, numbers, children in self._written:
+        self._written = [entry for entry in self._written if entry.highest >= frontiers[entry.source]]
+        for source, numbers, children, _ in self._written:
             held.add(source, numbers if children is not None else sorted(numbers), children)
         self._forget(frontiers)
         held.merge(self._held)
@@ -268,7 +278,9 @@ class SinkActor:
         """Keep the books in the very turn in which the write is done, so that no cut sees one without the other."""
         self._metrics.records_out += len(batch.records)
         if self._keeps:
-            self._written.extend(batch.by_source())
+            for source, numbers, children in batch.by_source():
+                highest = numbers[-1] if batch.ascending else max(numbers)
+                self._written.append(_Written(source, numbers, children, highest))
         if self._run.witness is not None:
             self._run.witness.wrote(self.name, batch)
 
@@ -278,9 +290,3 @@ class SinkActor:
             return batch
         self._metrics.already_held += sum(held)
         return batch.pick([index for index, is_held in enumerate(held) if not is_held])
-
-
-def _highest(numbers: Sequence[int]) -> int:
-    if isinstance(numbers, range):
-        return numbers[-1] if numbers else -1
-    return max(numbers, default=-1)

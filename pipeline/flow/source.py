@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,14 +172,18 @@ class SourceActor:
     async def _read(self) -> None:
         assert self._reader is not None
         async with aclosing(_generator(self._reader.read())) as chunks:
-            while self._reading and self._limit != 0:
-                await self._wait_for_room()
-                if not self._reading:
-                    return
-                chunk = await self._next(chunks)
-                if chunk is None:
-                    return
-                await self._admit(chunk)
+            # One scope for all chunks: entering one costs as much as ten records.
+            with anyio.CancelScope() as scope:
+                while self._reading and self._limit != 0:
+                    await self._wait_for_room()
+                    if not self._reading:
+                        return
+                    chunk = await self._next(chunks, scope)
+                    if chunk is None:
+                        return
+                    # Interrupted too late: what was read can't be put back.
+                    with anyio.CancelScope(shield=True) if scope.cancel_called else nullcontext():
+                        await self._admit(chunk)
             self.ended = self.ended or self._limit == 0
 
     async def _wait_for_room(self) -> None:
@@ -196,21 +200,22 @@ class SourceActor:
             self._run.waiting_for_room -= 1
         self._metrics.waiting_out_seconds += self._run.clock.now() - started
 
-    async def _next(self, chunks: AsyncIterator[Chunk]) -> Chunk | None:
+    async def _next(self, chunks: AsyncIterator[Chunk], scope: anyio.CancelScope) -> Chunk | None:
+        """Return the next chunk; ``scope`` is cancelled when reading is to stop meanwhile."""
         started = self._run.clock.now()
-        chunk: Chunk | None = None
-        with anyio.CancelScope() as self._scope:
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                self.ended = True
-        self._scope = None
-        seconds = self._run.clock.now() - started
-        if self.endless and seconds > _IDLE:
-            self._metrics.waiting_in_seconds += seconds
-        else:
-            self._metrics.busy_seconds += seconds
-        return chunk
+        self._scope = scope
+        try:
+            return await anext(chunks)
+        except StopAsyncIteration:
+            self.ended = True
+            return None
+        finally:
+            self._scope = None
+            seconds = self._run.clock.now() - started
+            if self.endless and seconds > _IDLE:
+                self._metrics.waiting_in_seconds += seconds
+            else:
+                self._metrics.busy_seconds += seconds
 
     async def _admit(self, chunk: Chunk) -> None:
         """Number a chunk and send on what of it is not settled yet."""

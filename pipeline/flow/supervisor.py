@@ -56,6 +56,7 @@ class Supervisor:
         self._topology = topology
         self._witness = witness
         self._options = options or Options()
+        self._saved = topology.config.saved()
         self._clock: Clock = clock or SystemClock()
         self._events = events or Events()
         self._events.mask = topology.veil.mask
@@ -231,7 +232,7 @@ class Supervisor:
                 self._before = Account(**assembly.cut.counters.get("account", {}))
             for sentence in state.changed:
                 self._note(f"changed since the last run: {sentence}")
-            interval: Any = self._topology.config.saved().interval
+            interval: Any = self._saved.interval
             self._checkpointer = Checkpointer(
                 state,
                 self._clock,
@@ -372,7 +373,7 @@ class Supervisor:
         if self._paused or self._assembly is None:
             return False
         memory: Any = self._topology.config.memory
-        bound = self._topology.config.saved().max_unsettled
+        bound = self._saved.max_unsettled
         run = self._assembly.run
         if run.ledger.unsettled - run.held_in_groups < bound and self._assembly.bytes_held() < memory:
             return True

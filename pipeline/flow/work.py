@@ -56,19 +56,22 @@ class EachStep(Step):
         results: list[Any] = []
         try:
             if self.attempts.gate:
+                clean = False
                 await self._one_by_one(batch, results, rest)
             else:
-                await self._pass(batch, results, rest)
+                clean = await self._pass(batch, results, rest)
         except (Halt, Unreachable, Abandoned) as end:
             return self.ended(batch, results, len(results), end)
-        return self.finished(batch, results)
+        return self.finished(batch, results, clean)
 
-    async def _pass(self, batch: Batch, results: list[Any], rest: Rest) -> None:
+    async def _pass(self, batch: Batch, results: list[Any], rest: Rest) -> bool:
+        """Append a result for each record, and tell whether none of them is a failure."""
         records = batch.records
         inputs = copy_records(records) if self._copies else records
         calls = self._calls(batch, inputs)
         count = len(records)
         clock = self.run_of.clock
+        clean = True
         turn = before = clock.now()
         while len(results) < count:
             done = len(results)
@@ -83,6 +86,7 @@ class EachStep(Step):
                 self._fit_slice(now - before, wanted - done)
             except BaseException as error:
                 # Nothing waits here, so even a cancellation can only be the function's own doing.
+                clean = False
                 results.extend(await self._again(batch, len(results), as_error(error), rest))
                 calls = self._calls(batch, inputs, len(results))
                 now = clock.now()
@@ -90,6 +94,7 @@ class EachStep(Step):
                 await anyio.lowlevel.checkpoint()
                 now = turn = clock.now()
             before = now
+        return clean
 
     async def _one_by_one(self, batch: Batch, results: list[Any], rest: Rest) -> None:
         """Call the function for each record, as the gate lets it."""
@@ -158,20 +163,20 @@ class EachStep(Step):
 
         return call
 
-    def finished(self, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:
-        """Put the results in the place of a batch's records, as what the function gives asks for."""
+    def finished(self, batch: Batch, results: list[Any], clean: bool = False) -> tuple[Batch, Halt | None]:
+        """Put the results in the place of a batch's records, as what the function gives asks for; ``clean`` when none is a failure."""
         gives = self.opened.gives
         if gives == "any":
             return absorb(self.run_of, self.name, batch, results)
         if gives == "record":
-            if Failure in set(map(type, results)):
+            if not clean:
                 return absorb(self.run_of, self.name, batch, results)
             batch.records = results
             return batch, None
         if gives == "many":
             some = [result if type(result) is Failure else Many(result) for result in results]
             return absorb(self.run_of, self.name, batch, some)
-        if Failure in set(map(type, results)):
+        if not clean:
             kept = [
                 result if type(result) is Failure else record if result else None
                 for record, result in zip(batch.records, results, strict=True)

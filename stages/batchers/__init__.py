@@ -1,6 +1,13 @@
 """Batchers: when records travel on together."""
 
-from stages.batchers.adaptive import Adaptive
-from stages.batchers.fixed import Fixed
+from typing import TYPE_CHECKING
+
+from stages.lazily import lazily
+
+if TYPE_CHECKING:
+    from stages.batchers.adaptive import Adaptive
+    from stages.batchers.fixed import Fixed
 
 __all__ = ("Adaptive", "Fixed")
+
+__getattr__ = lazily(__name__, __all__)

@@ -68,8 +68,9 @@ class FileReader(Reader):
 
     async def read(self) -> AsyncIterator[Chunk]:
         """Yield chunks of about 500 records, 128 KiB at most."""
-        while (chunk := await self._next_chunk()) is not None:
-            yield chunk
+        with self._naming():
+            while (chunk := await self._next_chunk()) is not None:
+                yield chunk
 
     def progress(self) -> Progress:
         """Tell how many bytes of the files themselves were read."""
@@ -85,21 +86,20 @@ class FileReader(Reader):
     # --- chunks -------------------------------------------------------------------------------------------------------
 
     async def _next_chunk(self) -> Chunk | None:
-        with self._naming():
-            while True:
-                if not self._begun and not await self._next_file():
-                    return None
-                opened, cutter = self._opened, self._cutter
-                if opened is None or cutter is None:
-                    return None  # it was closed meanwhile
-                cut = cutter.cut(self._least)
-                if cut is not None:
-                    if (chunk := self._chunk(opened, cutter, cut)) is not None:
-                        return chunk
-                elif cutter.ended:
-                    await self._leave(opened)
-                else:
-                    await self._fill(opened, cutter)
+        while True:
+            if not self._begun and not await self._next_file():
+                return None
+            opened, cutter = self._opened, self._cutter
+            if opened is None or cutter is None:
+                return None  # it was closed meanwhile
+            cut = cutter.cut(self._least)
+            if cut is not None:
+                if (chunk := self._chunk(opened, cutter, cut)) is not None:
+                    return chunk
+            elif cutter.ended:
+                await self._leave(opened)
+            else:
+                await self._fill(opened, cutter)
 
     def _chunk(self, opened: Opened, cutter: Cutter, cut: Cut | LongLine) -> Chunk | None:
         if isinstance(cut, LongLine):

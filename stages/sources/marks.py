@@ -17,7 +17,7 @@ TAIL = 4096
 class Mark:
     """A place in a file's (decompressed) bytes; ``line`` counts the lines before it."""
 
-    __slots__ = ("head", "head_size", "line", "offset", "tail")
+    __slots__ = ("_head_digest", "head", "head_size", "line", "offset", "tail")
 
     def __init__(
         self, offset: int = 0, line: int = 0, head: bytes = b"", tail: bytes = b"", head_size: int = HEAD
@@ -27,6 +27,7 @@ class Mark:
         self.head = head
         self.tail = tail
         self.head_size = head_size
+        self._head_digest = (-1, "")
 
     def move(self, data: bytes, lines: int) -> None:
         """Move over bytes that follow and hold so many lines."""
@@ -38,10 +39,12 @@ class Mark:
 
     def saved(self) -> dict[str, Any]:
         """Return what a cursor holds of it."""
+        if self._head_digest[0] != len(self.head):
+            self._head_digest = (len(self.head), digest(self.head))
         return {
             "offset": self.offset,
             "line": self.line,
-            "head": [len(self.head), digest(self.head)],
+            "head": list(self._head_digest),
             "tail": digest(self.tail),
         }
 
