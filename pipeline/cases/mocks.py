@@ -132,6 +132,6 @@ def _given(rule: Rule, record: Any) -> Any:
             return {**cast("dict[str, Any]", record), **rule.set}
         return msgspec.structs.replace(record, **rule.set)
     if isinstance(given, list):
-        records: list[Any] = given
+        records: list[Any] = given  # pyright: ignore[reportUnknownVariableType]
         return Many(map(copy_record, records))
     return copy_record(given)

@@ -165,7 +165,7 @@ class _Trial:
                     buried[letter.key].letter = letter.record
 
 
-_WITHIN_THE_RUN = ("name", "delivery", "on_failure", "drain", "max_record", "memory")
+_WITHIN_THE_RUN = ("name", "delivery", "on_failure", "drain", "max_record", "memory", "metadata")
 """Keys of a pipeline that hold in a case too; the others start processes, call out, or write somewhere."""
 
 

@@ -10,7 +10,7 @@ from pipeline.stage import Batcher, Processor, Resume, Sink, Source
 if TYPE_CHECKING:
     from pipeline.plan.topology import PlannedStage, Topology
 
-__all__ = ("Guarantee", "guarantee_of", "state_problem")
+__all__ = ("Guarantee", "guarantee_of", "order_problem", "state_problem")
 
 
 class Guarantee(NamedTuple):
@@ -43,16 +43,29 @@ def guarantee_of(topology: "Topology", sink: "PlannedStage") -> Guarantee:
 
 def state_problem(topology: "Topology", stage: "PlannedStage") -> str | None:
     """Return what keeps a stage with state from being right: it judges a record by those of smaller numbers."""
-    upstream = topology.upstream(stage.name)
-    for other in upstream:
-        if reason := _unorders(other):
-            return f"keeps state and needs its input in order, but {other.title} {reason}"
-    if len(stage.inputs) > 1 or any(len(other.inputs) > 1 for other in upstream):
-        if len(_ways(topology, stage)) > len(_sources(topology, stage)):
-            return "keeps state and needs its input in order, but records of one source come to it by several ways"
+    if (problem := _order_within_sources(topology, stage)) is not None:
+        return f"keeps state and needs its input in order, but {problem}"
     sources = _sources(topology, stage)
     if len(sources) > 1 and topology.config.delivery == "exactly_once":
         return f"keeps state, and under exactly_once such a stage has one source, not {len(sources)}"
+    return None
+
+
+def order_problem(topology: "Topology", stage: "PlannedStage") -> str | None:
+    """Return what keeps records from coming to a stage in the order in which they were read."""
+    if len(_sources(topology, stage)) > 1:
+        return "records of several sources come to it"
+    return _order_within_sources(topology, stage)
+
+
+def _order_within_sources(topology: "Topology", stage: "PlannedStage") -> str | None:
+    upstream = topology.upstream(stage.name)
+    for other in upstream:
+        if reason := _unorders(other):
+            return f"{other.title} {reason}"
+    if len(stage.inputs) > 1 or any(len(other.inputs) > 1 for other in upstream):
+        if len(_ways(topology, stage)) > len(_sources(topology, stage)):
+            return "records of one source come to it by several ways"
     return None
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.audit import Audit, audit
-from tests.faults.child import Child, run
+from pipeline.verify.audit import Audit, audit
+from pipeline.verify.child import Child, run
 from tests.faults.records import ident, jsonl_records, made
 from tests.faults.row import Row
 

@@ -14,9 +14,9 @@ from pipeline import Pipeline
 from pipeline.batch import Batch
 from pipeline.flow.supervisor import Supervisor
 from pipeline.stage import Sink, SinkContext, Writer
+from pipeline.verify.child import run
 from pipeline.watch.report import Report
 from stages import batchers, sources
-from tests.faults.child import run
 from tests.faults.row import Row
 
 __all__ = ("Metered", "run_endless")

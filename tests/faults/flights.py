@@ -8,8 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.audit import Ident
-from tests.faults.records import jsonl_records, rows, table
+from tests.faults.records import Ident, jsonl_records, rows, table
 from tests.faults.scenario import Output, Scenario
 
 __all__ = ("flights",)

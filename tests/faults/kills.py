@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.child import Child, Ended, run
+from pipeline.verify.breaking import stop, trouble, wrong_end
+from pipeline.verify.child import Child, run
 from tests.faults.row import Row
 from tests.faults.scenario import Scenario
 
@@ -58,7 +59,7 @@ class Bench:
         :raises Wrong: when it failed, to keep its folder.
         """
         ended = run(folder, self.scenario.arguments())
-        problem = problem or _trouble(ended)
+        problem = problem or trouble(ended)
         before = len(row.failures)
         row.check(label, None if ended.code else self.scenario.audit(folder, self.images), problem)
         if len(row.failures) > before:
@@ -96,49 +97,13 @@ def _broken_run(bench: Bench, row: Row, label: str, moments: list[float], number
         with bench.broken(label) as folder:
             problem = ""
             for moment in moments:
-                ended, stopping = _stop(bench, folder, moment, number)
+                child = Child(folder, bench.scenario.arguments())
+                ended, stopping = stop(child, moment, number, 2 * _STOPS_WITHIN)
                 row.count("stopped" if stopping is not None else "too late")
                 if stopping is not None:
                     row.count("ms to stop, most", 0)
                     row.notes["ms to stop, most"] = max(row.notes["ms to stop, most"], round(stopping * 1000))
-                problem = problem or _wrong_end(ended, stopping, number)
+                problem = problem or wrong_end(ended, stopping, number, _STOPS_WITHIN)
             bench.finish(folder, row, f"{label} at {', '.join(f'{moment:.3f}' for moment in moments)} s", problem)
     except Wrong:
         pass
-
-
-def _stop(bench: Bench, folder: Path, moment: float, number: signal.Signals) -> tuple[Ended, float | None]:
-    """Send a signal after some time; returns the end and the seconds from the signal to it, None if it came first."""
-    child = Child(folder, bench.scenario.arguments())
-    ended = child.wait(moment)
-    if ended is not None:
-        return ended, None
-    if number == signal.SIGKILL:
-        return child.kill(), 0.0
-    asked = time.monotonic()
-    child.send(number)
-    ended = child.wait(2 * _STOPS_WITHIN) or child.kill()
-    return ended, time.monotonic() - asked
-
-
-def _wrong_end(ended: Ended, stopping: float | None, number: signal.Signals) -> str:
-    # Before Python has installed the handler a signal kills in the usual way, which a shell shows as 143 too;
-    # one that comes in the very last moment finds a run that is done.
-    allowed = {0} if stopping is None else {-number} if number == signal.SIGKILL else {143, -number, 0}
-    if stopping is not None and number == signal.SIGKILL:
-        allowed.add(0)
-    if ended.code not in allowed:
-        return f"ended with {ended.code} after {number.name}: {_last_words(ended)}"
-    if stopping is not None and stopping > _STOPS_WITHIN:
-        return f"took {stopping:.1f} s to stop"
-    return _trouble(ended) if ended.code == 0 else ""
-
-
-def _trouble(ended: Ended) -> str:
-    if ended.code or ended.traced:
-        return f"exit {ended.code}: {_last_words(ended)}"
-    return ""
-
-
-def _last_words(ended: Ended) -> str:
-    return " | ".join(ended.said.strip().splitlines()[-3:])

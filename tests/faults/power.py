@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.faults.child import Child
+from pipeline.verify.child import Child
 from tests.faults.kills import Bench, Wrong
 from tests.faults.row import Row
 

@@ -6,16 +6,17 @@ import io
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tests.faults.audit import Ident
+__all__ = ("Ident", "ident", "jsonl_records", "made", "rows", "table", "write_csv", "write_gzips", "write_jsonl")
 
-__all__ = ("ident", "jsonl_records", "made", "rows", "table", "write_csv", "write_gzips", "write_jsonl")
+Ident = Hashable
+"""What tells one record of an output from every other; None for one that is damaged or was never sent."""
 
 _PAD = 'a line of about a hundred bytes, with quotes " and , and ü in it; '
 

@@ -12,7 +12,7 @@ from signal import SIGTERM
 import anyio
 
 from pipeline.settle.view import open_view
-from tests.faults.child import Child, Ended, run
+from pipeline.verify.child import Child, Ended, run
 from tests.faults.kills import Bench, Wrong
 from tests.faults.row import Row
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tests.faults.audit import Audit
+from pipeline.verify.audit import Audit
 
 __all__ = ("Row",)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.verify.audit import Audit, audit
 from tests.faults import steps
-from tests.faults.audit import Audit, Ident, audit
-from tests.faults.records import ident
+from tests.faults.records import Ident, ident
 
 __all__ = ("Output", "Scenario")
 

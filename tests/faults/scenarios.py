@@ -11,8 +11,7 @@ from typing import Any
 import anyio
 
 from pipeline.settle.view import open_view
-from tests.faults.audit import Ident
-from tests.faults.records import ident, jsonl_records, made, rows, table, write_csv, write_gzips, write_jsonl
+from tests.faults.records import Ident, ident, jsonl_records, made, rows, table, write_csv, write_gzips, write_jsonl
 from tests.faults.scenario import Output, Scenario
 
 __all__ = ("SCENARIOS",)

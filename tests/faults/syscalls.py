@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.child import Ended, run
+from pipeline.verify.child import Ended, run
 from tests.faults.kills import Bench, Wrong
 from tests.faults.row import Row
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.audit import Audit, audit
+from pipeline.verify.audit import Audit, audit
 from tests.faults.records import ident, made
 
 

@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.pipeline",),
     ("pipeline",),
     ("pipeline.service", "pipeline.testing"),
-    ("pipeline.cases",),
+    ("pipeline.cases", "pipeline.verify"),
     ("pipeline.cli",),
     ("pipeline.__main__",),
 )

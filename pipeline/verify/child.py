@@ -31,7 +31,7 @@ class Ended:
 
 
 class Child:
-    """A child process in a folder; its words go to a file there, so that no pipe fills up."""
+    """A child process in a folder, unless another ``cwd`` is given; its words go to a file in the folder."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Child:
         *,
         before: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self._said = folder / "said.log"
         self._started = time.monotonic()
@@ -48,7 +49,7 @@ class Child:
             self._from = said.tell()
             self._process = subprocess.Popen(
                 [*before, sys.executable, *arguments],
-                cwd=folder,
+                cwd=cwd or folder,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -60,6 +61,11 @@ class Child:
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def wait(self, seconds: float = _PATIENCE) -> Ended | None:
         """Wait for the end; None if it has not come after so many seconds."""

@@ -4,10 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ("Audit", "Ident", "audit")
-
-Ident = Hashable
-"""What tells one record of an output from every other; None for one that is damaged or was never sent."""
+__all__ = ("Audit", "audit")
 
 
 @dataclass(slots=True)
@@ -44,15 +41,17 @@ class Audit:
 
 
 def audit(
-    expected: Sequence[Ident], found: Iterable[Ident], lane: Callable[[Ident], Hashable] | None = lambda ident: None
+    expected: Sequence[Hashable],
+    found: Iterable[Hashable],
+    lane: Callable[[Hashable], Hashable] | None = lambda ident: None,
 ) -> Audit:
-    """Compare what must be there, each once, with what is.
+    """Compare what must be there, each once, with what is; None is a record that is damaged or was never sent.
 
     Records of one ``lane`` must be in the order of ``expected``; without lanes no order is asked for.
     """
     places = {ident: place for place, ident in enumerate(expected)}
     result = Audit()
-    seen: Counter[Ident] = Counter()
+    seen: Counter[Hashable] = Counter()
     highest: dict[Hashable, int] = {}
     for ident in found:
         place = places.get(ident)
