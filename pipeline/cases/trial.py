@@ -74,6 +74,7 @@ class _Trial:
         self._under_way = _UnderWay()
         self._stored = {sink.name: Stored() for sink in ready.loaded.topology.sinks}
         self._outcome = Outcome({name: stored.records for name, stored in self._stored.items()})
+        self._stops: list[Fell] = []
         self._topology = self._plan(folder)
 
     async def run(self, within: float) -> Outcome:
@@ -143,14 +144,18 @@ class _Trial:
     # --- what came of it ---
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> None:
-        if name == "failed" and fields["outcome"] != "stop":
+        if name == "failed":
             error = f"{fields['error_type']}: {fields['error']}".removesuffix(": ")
-            self._outcome.failures.append(Fell(fields["stage"], error, fields["outcome"], fields["key"]))
+            fell = Fell(fields["stage"], error, fields["outcome"], fields["key"])
+            (self._stops if fell.outcome == "stop" else self._outcome.failures).append(fell)
 
     def _judge(self, report: Report) -> None:
         stopped = re.match(r"stage '(.+?)' \(.*?\): (?:[^:]+\[\d+\]: )?(.*)", report.error, re.DOTALL)
         if report.outcome == "stopped" and stopped is not None:
-            self._outcome.failures.append(Fell(stopped[1], stopped[2], "stop"))
+            # Of several that would have stopped the run one did, and its error is told without its type.
+            told = Fell(stopped[1], stopped[2], "stop")
+            same = (each for each in self._stops if each.stage == told.stage and each.error.endswith(told.error))
+            self._outcome.failures.append(next(same, told))
         elif report.outcome != "done":
             self._outcome.trouble = report.error or f"the run was {report.outcome}"
 

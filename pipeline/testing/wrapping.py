@@ -1,9 +1,8 @@
 """A declaration like another one, whose stage is wrapped when it is opened."""
 
 from collections.abc import Awaitable, Callable
+from types import new_class
 from typing import Any, TypeVar
-
-import msgspec
 
 from pipeline.stage import Stage
 
@@ -23,13 +22,11 @@ def wrapped(spec: S, around: Callable[[Awaitable[Any], Any], Awaitable[Any]]) ->
     async def open_around(self: Any, context: Any) -> Any:
         return await around(declared.open(self, context), context)
 
-    like: Any = msgspec.defstruct(
+    like: Any = new_class(
         declared.__name__,
-        [],
-        bases=(declared,),
-        namespace={"open": open_around},
-        module=declared.__module__,
-        kw_only=True,
+        (declared,),
+        {"kw_only": True},
+        lambda names: names.update(open=open_around, __module__=declared.__module__),
     )
     made: S = like(**{name: getattr(spec, name) for name in declared.__struct_fields__})
     return made

@@ -179,7 +179,9 @@ class Faults:
             return _smaller(spec, self._script.batch)
         retry: Retry | None = getattr(spec, "retry", None)
         if retry is not None:
-            spec = _changed(spec, {"retry": Retry(attempts=retry.attempts, backoff=_WAITS, deadline=retry.deadline)})
+            spec = _changed(spec, {"retry": _changed(retry, {"backoff": _WAITS})})
+        if getattr(spec, "rate_limit", None) is not None:
+            spec = _changed(spec, {"rate_limit": None})
         fails = self._failing(stage.name, retry)
 
         async def around(opening: Awaitable[Any], context: Any) -> Any:
