@@ -164,7 +164,7 @@ class EachStep(Step):
         return call
 
     def finished(self, batch: Batch, results: list[Any], clean: bool = False) -> tuple[Batch, Halt | None]:
-        """Put the results in the place of a batch's records, as what the function gives asks for; ``clean`` when none is a failure."""
+        """Put the results in the place of a batch's records; ``clean`` when none of them is a failure."""
         gives = self.opened.gives
         if gives == "any":
             return absorb(self.run_of, self.name, batch, results)
