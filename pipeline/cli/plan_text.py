@@ -1,7 +1,7 @@
 """A checked plan in words and as data: stages, channels, memory, guarantees."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from msgspec import structs
 
@@ -88,8 +88,8 @@ def _limits(spec: Processor | Sink) -> Iterator[str]:
     if timeout is not None:
         yield f"at most {format_duration(timeout)} an attempt"
     if retry is not None and retry.attempts > 1:
-        waits: Any = retry.backoff
-        low, high = waits if isinstance(waits, tuple) else (waits, waits)
+        both: Any = retry.backoff
+        low, high = cast("tuple[float, float]", both if isinstance(both, tuple) else (both, both))
         yield f"{retry.attempts} attempts, {format_duration(low)}..{format_duration(high)} apart"
     if breaker is not None:
         reset: Any = breaker.reset
