@@ -27,16 +27,20 @@ class Spent(Exception):
     """All attempts failed. ``error`` is the last one's, ``kind`` what it says about whose fault it is.
 
     ``since`` is the stage's last call before the first of these attempts. ``held`` says that the breaker was open when
-    the last one failed: it speaks of the other side, not of the records, and did not count as an attempt.
+    the last one failed: it speaks of the other side, not of the records, and did not count as an attempt. ``opened``
+    is how often it had opened by then.
     """
 
-    def __init__(self, error: Exception, kind: Kind, attempts: int, since: int = 0, held: bool = False) -> None:
+    def __init__(
+        self, error: Exception, kind: Kind, attempts: int, since: int = 0, held: bool = False, opened: int = 0
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.kind = kind
         self.attempts = attempts
         self.since = since
         self.held = held
+        self.opened = opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class Attempts:
     def got_through(self, since: int) -> bool:
         """Tell whether a call that was begun behind the call of this number has succeeded."""
         return self._through > since
+
+    def was_down(self, spent: Spent) -> bool:
+        """Tell whether something failed while the breaker was open, or just before it opened: then that is why."""
+        return spent.held or spent.opened != self.gate.opened
 
     def passed(self) -> None:
         """Count a call that was made elsewhere and got through."""
@@ -175,7 +183,7 @@ class Attempts:
         if not (self._by_record and wait is None and kind is not Kind.UNAVAILABLE):
             _roughen(course.batch)
         if wait is None:
-            raise Spent(error, kind, course.attempt - held, course.since, held) from error
+            raise Spent(error, kind, course.attempt - held, course.since, held, self.gate.opened) from error
         if self._run.draining:
             raise Abandoned from error
         self._metrics.retries += 1

@@ -45,6 +45,8 @@ class Gate:
         self._limiter = Limiter(rate, limit.burst, run.clock.now()) if limit is not None else None
         self.breaker = Breaker(breaker.failures, self._reset) if breaker is not None else None
         self._metrics.breaker = self.breaker.state if self.breaker is not None else ""
+        self.opened = 0
+        """How often the breaker opened, probes that failed not counted."""
         # Who waits before the open breaker, in the order of coming: the first makes the probe.
         self._line: deque[object] = deque()
         self._wakes: list[Callable[[], None]] = []
@@ -151,7 +153,7 @@ class Gate:
         self._tell_state()
         state = self._metrics.breaker
         if before == "closed" and state == "open":
-            self._metrics.breaker_opened += 1
+            self._metrics.breaker_opened = self.opened = self.opened + 1
         because = {"error": cause_of(error), "reset": self._reset} if error is not None else {}
         self._run.events.emit("breaker", stage=self._name, state=state, **because)
         self._wake()

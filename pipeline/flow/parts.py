@@ -248,7 +248,7 @@ class Parts:
         self._misses += 1
         if not self._stands_alone(part):
             self._halve(part, spent)
-        elif not spent.held and self._attempts.got_through(self._since):
+        elif not self._attempts.was_down(spent) and self._attempts.got_through(self._since):
             self._doom_part(part, spent)
         else:
             self._suspects.append((part, spent))
@@ -262,11 +262,11 @@ class Parts:
         """Something got through: the suspects are at fault, but for those that only an open breaker speaks against."""
         suspects, self._suspects = self._suspects, []
         for part, spent in reversed(suspects):
-            if spent.held:
+            if self._attempts.was_down(spent):
                 self._retried.update(part.indexes)
                 self._stack.append(_Part(part.indexes, spent.attempts, single=True))
         for part, spent in suspects:
-            if not spent.held:
+            if not self._attempts.was_down(spent):
                 self._doom_part(part, spent)
 
     def _nothing(self, spent: Spent | None = None) -> None:

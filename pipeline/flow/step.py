@@ -106,7 +106,9 @@ class Step:
 
     def is_missed(self, spent: Spent) -> bool:
         """Tell whether a record failed of what may be the other side's fault: nothing else got through since."""
-        return spent.kind is Kind.UNAVAILABLE and (spent.held or not self.attempts.got_through(spent.since))
+        return spent.kind is Kind.UNAVAILABLE and (
+            self.attempts.was_down(spent) or not self.attempts.got_through(spent.since)
+        )
 
     def ended(
         self, batch: Batch, results: list[Any], index: int, end: Halt | Unreachable | Abandoned

@@ -52,7 +52,8 @@ def check(report: Report, acknowledge: Acknowledge, policy: Policy) -> None:
     good, failed = expected(acknowledge, policy)
     account = {name: count for name, count in report.account.as_dict().items() if count}
     if policy == "stop":
-        assert report.outcome == "stopped" and "bad 6" in report.error
+        # Of two batches under way, either may be the first to stop the run.
+        assert report.outcome == "stopped" and ("bad 6" in report.error or "bad 13" in report.error)
     else:
         assert report.outcome == "done"
         assert account == {"read": COUNT, "written": len(good), OUTCOMES[policy]: failed}
