@@ -17,7 +17,21 @@ from pipeline.errors import ConfigError, Exit, PipelineError
 
 __all__ = ("Session", "cli", "invoke")
 
-_COMMANDS = ("run", "check", "test", "verify", "explain", "init", "stages", "schema", "graph", "state", "dlq", "serve")
+_COMMANDS = (
+    "run",
+    "check",
+    "test",
+    "verify",
+    "explain",
+    "init",
+    "stages",
+    "schema",
+    "graph",
+    "state",
+    "dlq",
+    "serve",
+    "top",
+)
 
 _STORAGE_ERRNO = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -176,6 +176,8 @@ class Hosted:
         """
         if not self.accepts:
             raise RequestRefused("no_inlet", f"pipeline '{self.name}' has no source of kind inlet to submit to")
+        if self._state == "starting":
+            raise RequestRefused("starting", f"pipeline '{self.name}' is starting", 503, {"retry-after": "1"})
         self._running()
         assert self._service is not None
         return self._service

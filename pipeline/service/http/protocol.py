@@ -19,12 +19,31 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 
 
 class BoundedState(ServerState):
-    """What the connections of a server share. ``incomplete`` are those that send a request, the oldest first."""
+    """What the connections of a server share. ``incomplete`` are those that send a request, the oldest first.
+
+    Many that come in one burst are read in the next turn of the loop, so nobody has to make room for another before
+    having had ``burst_seconds``.
+    """
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
         self.incomplete: dict[BoundedProtocol, asyncio.TimerHandle] = {}
+        self._sweeping = False
+
+    def begin(self, connection: "BoundedProtocol") -> None:
+        """Take note that a connection begins to send a request."""
+        loop = connection.loop
+        self.incomplete[connection] = loop.call_later(self.limits.request_seconds, connection.give_up)
+        if len(self.incomplete) > self.limits.incomplete and not self._sweeping:
+            self._sweeping = True
+            loop.call_later(self.limits.burst_seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        """End the connections that have been at it longest, down to as many as may be."""
+        self._sweeping = False
+        for connection in list(self.incomplete)[: max(0, len(self.incomplete) - self.limits.incomplete)]:
+            connection.give_up()
 
 
 class BoundedProtocol(H11Protocol):
@@ -77,10 +96,7 @@ class BoundedProtocol(H11Protocol):
         if self.transport.is_closing() or not self._awaits_more():
             self._complete()
         elif self not in self._shared.incomplete:
-            shared = self._shared
-            if len(shared.incomplete) >= shared.limits.incomplete:
-                next(iter(shared.incomplete)).give_up()
-            shared.incomplete[self] = self.loop.call_later(shared.limits.request_seconds, self.give_up)
+            self._shared.begin(self)
 
     def _awaits_more(self) -> bool:
         state = self.conn.their_state

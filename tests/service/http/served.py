@@ -37,7 +37,7 @@ name: endless
 checkpoint: {{path: {folder}/endless.db}}
 stages:
   - source: generate
-    with: {{rate: 2000/s, record: {{id: n}}}}
+    with: {{rate: 200/s, record: {{id: n}}}}
   - batcher: adaptive
     with: {{target_latency: 100ms, max_size: 50}}
   - processor: validate
