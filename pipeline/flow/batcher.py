@@ -345,7 +345,7 @@ class BatcherActor:
 
     def _expects(self, batch: _Open, remaining: float) -> bool:
         witness = self._run.witness
-        if witness is not None and self.has_target and not witness.expects(batch.count):
+        if witness is not None and self.has_target and not witness.expects(batch.count, self.permits()):
             return False
         return self.law.expects(remaining)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 
 import msgspec
 
@@ -16,6 +17,8 @@ __all__ = ("Steering",)
 
 _SMALLEST, _LARGEST = 16, 1000
 """Records that a feed hands out at a time: enough that a chunk costs little, few enough to overtake the others."""
+_WORTH_SHARING = 64
+"""Records below which a crowd is not divided between batches in flight: it would only make more calls."""
 
 
 class Steering:
@@ -88,15 +91,16 @@ class Steering:
         """Return what tells how many records the stages behind a source can use at a time."""
         run = self._assembly.run
         stages = [run.metrics[name] for name in run.topology.stages[source].outputs]
+        batchers = [actor for actor in self._assembly.batchers if actor.name in run.topology.stages[source].outputs]
         steps = [step for actor in self._assembly.processors for step in actor.steps]
         singly = {step.name for step in steps if isinstance(step, EachAsyncStep)}
 
         def wanted() -> int:
             # A record that goes on by itself is answered with its chunk: a longer one would only wait for it.
-            return min(
-                stage.concurrency if stage.name in singly else min(max(stage.limit, _SMALLEST), _LARGEST)
-                for stage in stages
-            )
+            most = min(stage.concurrency if stage.name in singly else max(stage.limit, _SMALLEST) for stage in stages)
+            crowd = run.witness.crowd() if run.witness is not None else _LARGEST
+            share = max((ceil(crowd / actor.permits()) for actor in batchers if actor.has_target), default=_LARGEST)
+            return min(most, max(share, _WORTH_SHARING), _LARGEST)
 
         return wanted
 

@@ -32,8 +32,12 @@ class Witness(Watcher, Protocol):
         """Tell which records of a batch somebody still waits for; None: all of them."""
         ...
 
-    def expects(self, gathered: int) -> bool:
-        """Tell whether more records may come soon, where a batch has gathered so many."""
+    def expects(self, gathered: int, permits: int) -> bool:
+        """Tell whether a batch that has gathered so many should wait for more, where so many may be in flight."""
+        ...
+
+    def crowd(self) -> int:
+        """Return the most that waited for an answer at a time, lately."""
         ...
 
     def saved(self, cut: Cut) -> None:

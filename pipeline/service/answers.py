@@ -16,6 +16,8 @@ from pipeline.stage import Place
 
 __all__ = ("Answer", "Answers", "Caller", "Counts", "Turn")
 
+_WORTH_A_CALL = 64
+"""Records below which a crowd is not divided between batches in flight: it would only make more calls."""
 _RECENT = 1.0
 """Seconds after which a crowd of callers that has not been seen again is no longer expected."""
 
@@ -146,7 +148,6 @@ class Answers:
             caller.number = number
             caller.record = None
         self._under_way += len(places)
-        self._crowd = max(self._crowd, self._under_way)
 
     def wrote(self, sink: str, batch: Batch) -> None:
         """Keep what a sink has written for those who wait for it."""
@@ -178,6 +179,8 @@ class Answers:
         if not callers:
             return
         self._riders.setdefault(lead, []).extend(callers)
+        # Others wait for what it stands for: it is dropped no more.
+        self._late.discard(lead)
         pending = self._pending.setdefault(lead[0], {})
         if lead[1] not in pending:
             # The one that stands for them is nobody's, but what becomes of it must be kept.
@@ -202,19 +205,25 @@ class Answers:
         mask = [(origin.source, origin.number) not in self._late for origin in batch.origins()]
         return None if all(mask) else mask
 
-    def expects(self, gathered: int) -> bool:
-        """Tell whether callers may come soon who are not among so many that were gathered.
+    def expects(self, gathered: int, permits: int) -> bool:
+        """Tell whether a batch that has gathered so many should wait for callers who are not among them.
 
-        Nobody does when all who wait for an answer are among them, or as many wait as ever did lately: those who were
-        answered have come back already.
+        Not when it has its share of the crowd: the others fill the other batches in flight. Nobody comes when all who
+        wait for an answer are among them, or as many wait as ever did lately: who was answered has come back already.
         """
-        if self.waiting():
-            return True
+        crowd = self.crowd()
+        if gathered >= _WORTH_A_CALL and gathered * permits >= crowd:
+            return False
+        return self.waiting() > 0 or gathered < self._under_way < crowd
+
+    def crowd(self) -> int:
+        """Return the most that waited for an answer at a time, lately."""
         now = self._clock.now()
         if now >= self._crowd_until:
-            self._crowd_before, self._crowd = self._crowd, self._under_way
+            self._crowd_before, self._crowd = self._crowd, 0
             self._crowd_until = now + _RECENT
-        return gathered < self._under_way < max(self._crowd, self._crowd_before)
+        self._crowd = max(self._crowd, self._under_way + self.waiting())
+        return max(self._crowd, self._crowd_before)
 
     def saved(self, cut: Cut) -> None:
         """Answer those who waited for a cut that covers their record."""
@@ -235,8 +244,9 @@ class Answers:
         """Answer a caller whose deadline has passed; its record is dropped before the next work on it."""
         if caller.done:
             return
-        if error.began and caller not in self._unsaved:
-            self._late.add((caller.source, caller.number))
+        key = (caller.source, caller.number)
+        if error.began and caller not in self._unsaved and key not in self._riders:
+            self._late.add(key)
         self.counts.late += 1
         self._finish(caller, error)
         caller.turn.on_late()

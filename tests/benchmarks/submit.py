@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import Pipeline, RecordFailed
+from pipeline.clock import Clock, SystemClock
 from pipeline.service import Service
 from pipeline.stage import Batcher
 from stages import batchers, processors, sinks, sources
 
-__all__ = ("Load", "POISON", "TARGET", "alone", "load", "pipeline_with", "work")
+__all__ = ("Load", "POISON", "TARGET", "alone", "load", "pipeline_with")
 
 TARGET = 0.15
 POISON = 7919
 _FIXED, _EACH, _CONCURRENCY = 0.02, 0.0001, 2
+_REAL: Clock = SystemClock()
 SIZES = (50, 100, 200, 300, 400, 500, 700, 1000)
 
 
@@ -45,16 +47,15 @@ class Load:
         return sorted(self.calls)[min(len(self.calls) - 1, int(share * len(self.calls)))]
 
 
-async def work(records: list[dict[str, int]]) -> list[dict[str, int]]:
-    """Take the time of a batch; a poisoned record fails all of it."""
-    await asyncio.sleep(_FIXED + _EACH * len(records))
-    if any(record["poison"] for record in records):
-        raise ValueError("poison")
-    return [{"n": record["n"], "square": record["n"] ** 2} for record in records]
+def pipeline_with(batcher: Batcher, clock: Clock = _REAL) -> Pipeline:
+    """Return the pipeline under load: its function takes the time of a batch, and a poisoned record fails all of it."""
 
+    async def work(records: list[dict[str, int]]) -> list[dict[str, int]]:
+        await clock.sleep(_FIXED + _EACH * len(records))
+        if any(record["poison"] for record in records):
+            raise ValueError("poison")
+        return [{"n": record["n"], "square": record["n"] ** 2} for record in records]
 
-def pipeline_with(batcher: Batcher) -> Pipeline:
-    """Return the pipeline under load."""
     return (
         Pipeline("load")
         | sources.Inlet()
@@ -64,16 +65,18 @@ def pipeline_with(batcher: Batcher) -> Pipeline:
     )
 
 
-async def load(service: Service, callers: int, warming: float, seconds: float, poison: bool = False) -> Load:
+async def load(
+    service: Service, callers: int, warming: float, seconds: float, clock: Clock = _REAL, poison: bool = False
+) -> Load:
     """Let callers submit in a closed loop, and count those calls that began after the warming."""
     seen = Load()
-    begin = time.perf_counter() + warming
+    begin = clock.now() + warming
     end = begin + seconds
     processor = 0.0
 
     async def call(caller: int) -> None:
         n = caller
-        while (began := time.perf_counter()) < end:
+        while (began := clock.now()) < end:
             n += callers
             bad = poison and n % POISON == 0
             try:
@@ -82,27 +85,27 @@ async def load(service: Service, callers: int, warming: float, seconds: float, p
                 seen.failed.append(n)
                 continue
             if began >= begin:
-                seen.calls.append(time.perf_counter() - began)
+                seen.calls.append(clock.now() - began)
                 seen.mixed_up += answer.record["square"] != n * n or bad
 
     async def measure() -> None:
         nonlocal processor
-        await asyncio.sleep(warming)
+        await clock.sleep(warming)
         processor = time.process_time()
 
     await asyncio.gather(measure(), *(call(caller) for caller in range(callers)))
-    seen.seconds = time.perf_counter() - begin
+    seen.seconds = clock.now() - begin
     seen.processor = time.process_time() - processor
     return seen
 
 
-async def alone(service: Service, calls: int = 20) -> list[float]:
+async def alone(service: Service, clock: Clock = _REAL, calls: int = 20) -> list[float]:
     """Return the seconds that one caller waits for each of some answers, one after the other."""
     seen: list[float] = []
     for n in range(calls):
-        began = time.perf_counter()
+        began = clock.now()
         await service.submit({"n": n, "poison": False})
-        seen.append(time.perf_counter() - began)
+        seen.append(clock.now() - began)
     return seen
 
 

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -159,3 +160,16 @@ async def test_drain_and_wait_may_be_called_by_several_and_again() -> None:
         reports = await asyncio.gather(service.drain(), service.drain(), *waiting)
         assert all(report is reports[0] for report in reports)
         assert await service.drain() is reports[0]
+
+
+async def test_durable_answers_come_with_the_last_checkpoint_of_a_drain(tmp_path: Path) -> None:
+    gate = Gate()
+    pipeline = gated(gate.work, checkpoint={"path": str(tmp_path / "state.db"), "interval": 3600.0})
+    async with pipeline.service() as service:
+        tasks = [asyncio.ensure_future(service.submit(n, durable=True)) for n in range(30)]
+        await turns()
+        draining = asyncio.ensure_future(service.drain())
+        await turns()
+        gate.open()
+        assert (await draining).account.written == 30
+        assert [(await task).record for task in tasks] == [*range(30)]

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from pipeline import LockedError, Pipeline
+from pipeline.service import Service
 from stages import sinks, sources
 
 pytestmark = pytest.mark.anyio
@@ -70,11 +71,21 @@ async def test_a_service_starts_and_stops_with_the_application() -> None:
         assert (await post(port, "/score", {"amount": "much"}))[0] == 422
 
 
+async def resume_soon(service: Service) -> None:
+    await asyncio.sleep(0.1)
+    await service.resume()
+
+
 async def test_requests_that_are_open_when_the_application_stops_are_answered() -> None:
     defined = example()
     async with served(defined["app"]) as port:
+        service: Service = defined["app"].state.scoring
+        await service.pause()
         tasks = [asyncio.ensure_future(post(port, "/score", {"amount": n})) for n in range(50)]
-        await asyncio.sleep(0.05)
+        while service.counts().open < 50:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        resuming = asyncio.ensure_future(resume_soon(service))
+    await resuming
     assert [(await task)[0] for task in tasks] == [200] * 50
 
 

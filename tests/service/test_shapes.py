@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import ConfigError, Failed, Many, Pipeline, RecordFailed
+from pipeline import ConfigError, DeadlinePassed, Failed, Many, Pipeline, RecordFailed
 from pipeline.service import Answer
+from pipeline.testing import ManualClock
 from stages import batchers, processors, sinks, sources
+from tests.service.gates import Gate, turns
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +104,35 @@ async def test_groups_of_groups_answer_everybody_in_them() -> None:
     async with pipeline.service() as service:
         answers = await service.submit_many([1, 2, 3, 4, 10, 20, 30, 40])
     assert [answer.records for answer in answers] == [[10]] * 4 + [[100]] * 4
+
+
+async def test_a_group_is_finished_for_the_others_when_the_one_that_stands_for_it_is_late() -> None:
+    clock, gate = ManualClock(), Gate()
+
+    async def total(records: list[int]) -> list[int]:
+        return [sum(records)]
+
+    pipeline = (
+        Pipeline("late")
+        | sources.Inlet()
+        | batchers.Fixed(size=2, linger=10.0, name="pairs")
+        | processors.Call(total, batch=True, aggregate=True, name="total")
+        | batchers.Fixed(size=1, name="singly")
+        | processors.Call(gate.work, batch=True, name="gate")
+        | processors.Call(gate.work, batch=True, name="again")
+        | sinks.Discard()
+    )
+    async with pipeline.service(clock=clock) as service:
+        first = [asyncio.ensure_future(service.submit(n, deadline=deadline)) for n, deadline in ((1, None), (2, 1.0))]
+        second = [asyncio.ensure_future(service.submit(n, deadline=deadline)) for n, deadline in ((3, None), (4, 1.0))]
+        await turns()
+        await clock.advance(2.0)
+        gate.open()
+        await clock.advance(1.0)
+        assert [(await first[0]).record, (await second[0]).record] == [3, 7]
+        for late in (first[1], second[1]):
+            with pytest.raises(DeadlinePassed):
+                await late
 
 
 async def test_a_group_that_another_source_shares_answers_too() -> None:

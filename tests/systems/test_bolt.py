@@ -3,10 +3,16 @@
 import json
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 
+from pipeline import Pipeline
+from pipeline.testing import ManualClock
+from pipeline.testing.clock import settle
+from stages import batchers, processors, sinks, sources
 from tests.systems.command import Ended, command, start
 
 STEPS = '''
@@ -288,6 +294,41 @@ def test_b10_a_drain_has_a_deadline(folder: Path) -> None:
     assert "deadline" in finished["error"]
     assert finished["unsettled"] > 0
     assert time.monotonic() - asked < 5
+
+
+@pytest.mark.anyio
+async def test_b13_the_highest_priority_is_taken_first_and_the_lowest_is_not_starved() -> None:
+    taken: list[str] = []
+
+    async def take(records: list[str]) -> list[str]:
+        taken.extend(records)
+        await clock.sleep(1.0)
+        return records
+
+    clock = ManualClock()
+    pipeline = (
+        Pipeline("prioritised")
+        | sources.Inlet(patience="30s")
+        | batchers.Fixed(size=1)
+        | processors.Call(take, batch=True)
+        | sinks.Discard()
+    )
+
+    async def submit_all() -> None:
+        async with pipeline.service(clock=clock) as service, anyio.create_task_group() as group:
+            await service.pause()
+            for name, priority in [("normal", 5), ("low", 1), ("critical", 10), ("high", 8), ("critical too", 10)]:
+                group.start_soon(partial(service.submit, name, priority=priority))
+            await settle()
+            await service.resume()
+            for n in range(40):
+                group.start_soon(partial(service.submit, f"critical {n}", priority=10))
+                await clock.sleep(1.0)
+
+    await clock.finish(submit_all())
+    # Those that the batcher had taken already are not overtaken, and "low" goes before the others after half a minute.
+    assert taken[:2] == ["critical", "critical too"]
+    assert taken.index("high") < taken.index("normal") < taken.index("low") < taken.index("critical 39")
 
 
 TILL = """
