@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal, Never, cast
 
 from pipeline.chain import Chain
 from pipeline.clock import Clock
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StateError
+from pipeline.flow.entries import Replay
+from pipeline.flow.replaying import Replaying
 from pipeline.flow.supervisor import Options, Supervisor, failure_of
 from pipeline.flow.witness import Witness
 from pipeline.keywords import refuse_arguments
 from pipeline.plan.document import Mark
-from pipeline.plan.keys import CheckpointConfig, Delivery, PipelineConfig
+from pipeline.plan.keys import CheckpointConfig, DeadLetterConfig, Delivery, PipelineConfig
 from pipeline.plan.load import Loaded, load
 from pipeline.plan.naming import default_names
 from pipeline.plan.registry import Registry
 from pipeline.plan.topology import NOWHERE, PlannedStage, Topology, Veil, build_topology
 from pipeline.plan.watching import AlertsConfig, MetricsConfig
+from pipeline.settle.cut import Letter
+from pipeline.settle.letters import Wanted
+from pipeline.settle.view import open_view
 from pipeline.stage import OnFailure, Source, Stage
 from pipeline.watch.events import Events, Subscriber
 from pipeline.watch.report import Report
@@ -57,6 +62,8 @@ class Pipeline:
         *given: Never,
         delivery: Delivery | None = None,
         on_failure: OnFailure = "stop",
+        dead_letter: Mapping[str, Any] | DeadLetterConfig | None = None,
+        on_dead_letter: Callable[..., Any] | None = None,
         checkpoint: Mapping[str, Any] | CheckpointConfig | Literal["none"] | None = None,
         drain: float | str = 10.0,
         max_record: int | str = 2**20,
@@ -73,10 +80,17 @@ class Pipeline:
                 checkpoint = CheckpointConfig(**checkpoint)
             except ConfigError as error:
                 raise ConfigError(f"checkpoint: {error}") from None
+        if isinstance(dead_letter, Mapping):
+            try:
+                dead_letter = DeadLetterConfig(**dead_letter)
+            except TypeError as error:
+                raise ConfigError(f"dead_letter: {error}") from None
         self._config = PipelineConfig(
             name=name,
             delivery=delivery,
             on_failure=on_failure,
+            dead_letter=dead_letter,
+            on_dead_letter=on_dead_letter,
             checkpoint=checkpoint,
             drain=drain,
             max_record=max_record,
@@ -235,6 +249,70 @@ class Pipeline:
         if failure is not None:
             raise failure
         return report
+
+    async def replay(
+        self,
+        *,
+        stage: str | None = None,
+        error: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        ids: Sequence[int] | None = None,
+        enter_at: str | None = None,
+        corrected: Mapping[int, Any] | None = None,
+        force: bool = False,
+        subscribers: Iterable[Subscriber] = (),
+    ) -> Report:
+        """Replay dead letters and return the report, whose account is of them alone.
+
+        Chosen are those of a ``stage``, with an ``error`` of this type or with this in its text, from ``since`` on and
+        before ``until`` (seconds since 1970), with these ``ids``; all when nothing is given. Each goes in at the stage
+        where it failed, or all at ``enter_at``, and is taken out of the state file when it is settled. ``corrected``
+        has records for those saved, by id. One that fails again is one letter again, with its loop counter raised; at
+        10 it is left where it is, unless with ``force``. Which were left and why is in the report's ``notes``.
+
+        Works inside any running event loop, not while a run holds the state file; cancelling it stops at once, and
+        the next replay goes on.
+
+        :raises LockedError: when a run, or another replay, holds the state file.
+        :raises PipelineError: when it ends badly; its ``report`` and ``exit_code`` say how.
+        """
+        wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
+        replay = Replay(wanted, enter_at, corrected, force=force)
+        report = await self.replaying(replay, subscribers=subscribers).run()
+        failure = failure_of(report)
+        if failure is not None:
+            raise failure
+        return report
+
+    def replaying(
+        self, replay: Replay, *, clock: Clock | None = None, subscribers: Iterable[Subscriber] = ()
+    ) -> Replaying:
+        """Return what makes one replay, for whoever wants to watch and drain it."""
+        return Replaying(self.topology(), replay, clock=clock, events=Events(tuple(subscribers)))
+
+    async def dead_letters(
+        self,
+        *,
+        stage: str | None = None,
+        error: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        ids: Sequence[int] | None = None,
+        limit: int = 100,
+        after: int = 0,
+    ) -> list[Letter]:
+        """Return dead letters, the oldest first, at most ``limit`` with ids above ``after``; `replay` says the rest.
+
+        Works while a run holds the state file.
+
+        :raises StateError: when there is no state file, or it can't be read.
+        """
+        path = self.topology().checkpoint_path
+        if path is None:
+            raise StateError(f"pipeline '{self.name}' keeps no state, and so no dead letters")
+        async with open_view(path) as view:
+            return await view.letters(stage, error, since, until, limit, after, ids)
 
     def service(
         self,

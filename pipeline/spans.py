@@ -1,7 +1,7 @@
 """Sets of record numbers: spans `[low, high)` that merge, and which records something holds."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ("Held", "Span", "Spans", "runs")
@@ -131,6 +131,15 @@ class Held:
     def holds_any(self, source: str, number: int) -> bool:
         """Tell whether the number or any child of it is held."""
         return (source, number, "") in self or bool(self._children.get(source, {}).get(number))
+
+    def part(self, sources: Collection[str]) -> tuple["Held", "Held"]:
+        """Return what is held of some sources, and what is held of all others."""
+        mine, others = Held(), Held()
+        for source, spans in self._whole.items():
+            (mine if source in sources else others)._whole[source] = spans
+        for source, children in self._children.items():
+            (mine if source in sources else others)._children[source] = children
+        return mine, others
 
     def prune(self, source: str, below: int) -> None:
         """Forget everything of a source below a number: it is settled and never comes again."""

@@ -14,7 +14,7 @@ from pipeline.settle.cut import Cut, SavedCut
 from pipeline.settle.state import edit_state
 from pipeline.stage import Resume, Sink
 
-__all__ = ("clear_state", "rewind_state")
+__all__ = ("clear_state", "confirmed", "rewind_state")
 
 
 def rewind_state(config: ConfigFile, to: int, *, repeat: bool) -> None:
@@ -49,7 +49,7 @@ def clear_state(config: ConfigFile, *, yes: bool) -> None:
     """
     loaded = config.load()
     path = state_path(config, loaded)
-    if not yes and not _confirmed(f"{path}: forget where pipeline '{loaded.config.name}' stands?"):
+    if not yes and not confirmed(f"{path}: forget where pipeline '{loaded.config.name}' stands?"):
         err("nothing was changed")
         raise click.Abort
 
@@ -61,7 +61,11 @@ def clear_state(config: ConfigFile, *, yes: bool) -> None:
     out(f"{path}: cleared; the next run begins a new lineage. Dead letters and history are kept.")
 
 
-def _confirmed(question: str) -> bool:
+def confirmed(question: str) -> bool:
+    """Ask on the terminal.
+
+    :raises ConfigError: when nobody is there to answer.
+    """
     try:
         return click.confirm(question, err=True)
     except (click.Abort, OSError):

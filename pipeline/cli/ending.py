@@ -10,7 +10,7 @@ from pipeline.plan.topology import Topology
 from pipeline.stage import Source
 from pipeline.watch.report import Report
 
-__all__ = ("ending_fields", "ending_lines")
+__all__ = ("ending_fields", "ending_lines", "replay_lines")
 
 
 def ending_lines(
@@ -39,6 +39,28 @@ def ending_lines(
     if report.error:
         yield f"error: {report.error}"
     yield from _next(report, topology, config, code, saved)
+
+
+def replay_lines(report: Report, left: int, topology: Topology, config: ConfigFile) -> Iterator[str]:
+    """Yield the lines that end a replay, for people; ``left`` letters could not be replayed."""
+    account = report.account
+    yield f"{report.pipeline}: replay {_OUTCOMES.get(report.outcome, report.outcome)} after {span(report.seconds)}"
+    if not account.read and not left and report.outcome == "done":
+        yield "no dead letters like that"
+    yield str(account)
+    if account.dead_lettered:
+        yield f"failed again: {number(account.dead_lettered)}"
+    if left:
+        yield f"left where they are: {number(left)}, for the reasons above"
+    if report.dead_letters:
+        count = number(report.dead_letters)
+        yield f"dead letters: {count} in {topology.checkpoint_path}; {config.command('dlq', 'list')} shows them"
+    else:
+        yield "no dead letters are left"
+    if report.error:
+        yield f"error: {report.error}"
+    if report.outcome != "done":
+        yield f"letters that did not end are dead letters still; go on with: {config.command('dlq', 'replay')}"
 
 
 def ending_fields(report: Report, code: int) -> dict[str, Any]:

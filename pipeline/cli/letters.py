@@ -1,50 +1,52 @@
 """Dead letters of a config, told."""
 
+import asyncio
 import json
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+import click
 import msgspec
 
 from pipeline.cause import with_kind
 from pipeline.cli.config import ConfigFile
-from pipeline.cli.saved import looked_at, say_lines, write_json
+from pipeline.cli.editing import confirmed
+from pipeline.cli.saved import looked_at, say_lines, state_path, write_json
 from pipeline.cli.say import ago, clock_time, err, number, out, table
 from pipeline.errors import ConfigError
 from pipeline.settle.cut import Letter
+from pipeline.settle.letters import Wanted, plain
+from pipeline.settle.state import edit_state
 from pipeline.settle.view import StateView
 from pipeline.units import parse_duration
 from pipeline.watch.log import masked
 
-__all__ = ("Wanted", "list_them", "moment_of", "show_one")
+__all__ = ("list_them", "moment_of", "purge_them", "show_one", "wanted_of")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which letters are asked for, as on the command line."""
+def wanted_of(stage: str | None, error: str | None, since: str | None, until: str | None, ids: Sequence[int]) -> Wanted:
+    """Return which letters are asked for on the command line.
 
-    stage: str | None = None
-    error: str | None = None
-    since: str | None = None
-    until: str | None = None
+    :raises ConfigError: for a moment that is none.
+    """
+    moments = [None if text is None else moment_of(text) for text in (since, until)]
+    return Wanted(stage=stage, error=error, since=moments[0], until=moments[1], ids=ids or None)
 
 
 def list_them(config: ConfigFile, wanted: Wanted, limit: int, as_json: bool) -> None:
     """List the letters that are wanted, the oldest first."""
-    since, until = (None if text is None else moment_of(text) for text in (wanted.since, wanted.until))
     loaded = config.load()
+    given = msgspec.structs.asdict(wanted)
 
     async def look(view: StateView) -> tuple[int, list[Letter]]:
-        count = await view.count_letters(wanted.stage, wanted.error, since, until)
-        return count, await view.letters(wanted.stage, wanted.error, since, until, limit)
+        return await view.count_letters(**given), await view.letters(**given, limit=limit)
 
     count, letters = looked_at(config, loaded, look)
     if as_json:
         for letter in letters:
-            out(json.dumps(masked(msgspec.to_builtins(letter, enc_hook=str), loaded.secrets.mask)))
+            out(json.dumps(masked(plain(letter), loaded.secrets.mask)))
     elif letters:
         rows = [(str(each.id), clock_time(each.at), each.stage, each.position, _error(each)) for each in letters]
         say_lines(loaded, iter([table(("id", "at", "stage", "position", "error"), map(_one_line, rows))]))
@@ -68,9 +70,37 @@ def show_one(config: ConfigFile, identity: int, as_json: bool) -> None:
     if letter is None:
         raise ConfigError(f"no dead letter {identity}; {config.command('dlq', 'list')} shows those there are")
     if as_json:
-        write_json(loaded, letter)
+        write_json(loaded, plain(letter))
     else:
         say_lines(loaded, _page(letter))
+
+
+def purge_them(config: ConfigFile, wanted: Wanted, *, yes: bool) -> None:
+    """Delete the letters that are wanted, after asking.
+
+    :raises ConfigError: when nobody is there to answer.
+    :raises LockedError: when a run holds the state.
+    """
+    loaded = config.load()
+    path = state_path(config, loaded)
+
+    async def look(view: StateView) -> int:
+        return await view.count_letters(**msgspec.structs.asdict(wanted))
+
+    count = looked_at(config, loaded, look)
+    if not count:
+        err("no dead letters" if wanted == Wanted() else "no dead letters like that")
+        return
+    letters = f"{number(count)} dead letter{'s' if count > 1 else ''}"
+    if not yes and not confirmed(f"{path}: delete {letters} for good?"):
+        err("nothing was deleted")
+        raise click.Abort
+
+    async def edit() -> int:
+        async with edit_state(path, pipeline=loaded.config.name) as state:
+            return await state.purge_letters(wanted)
+
+    out(f"{number(asyncio.run(edit()))} deleted")
 
 
 def moment_of(text: str) -> float:
@@ -92,7 +122,7 @@ def _page(letter: Letter) -> Iterator[str]:
     yield f"dead letter {letter.id}, {ago(letter.at)}"
     yield f"stage: {letter.stage}"
     yield f"error: {_one_line([_error(letter)])[0]}"
-    yield f"attempts: {letter.attempts}" + (f", replayed {letter.replays} times" if letter.replays else "")
+    yield f"attempts: {letter.attempts}" + (f", replayed {_times(letter.replays)}" if letter.replays else "")
     yield f"position: {letter.position}"
     child = f", child {letter.child}" if letter.child else ""
     yield f"origin: source {letter.source}, number {letter.number}{child}"
@@ -102,6 +132,10 @@ def _page(letter: Letter) -> Iterator[str]:
         yield f"metadata: {json.dumps(letter.metadata, ensure_ascii=False, default=str)}"
     yield "record (as text; it can't be replayed):" if letter.shown else "record:"
     yield json.dumps(letter.record, indent=2, ensure_ascii=False, default=str)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _error(letter: Letter) -> str:

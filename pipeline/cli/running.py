@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,15 @@ from typing import Any
 import anyio
 
 from pipeline.cli.config import ConfigFile, refuse_config
-from pipeline.cli.ending import ending_fields, ending_lines
+from pipeline.cli.ending import ending_fields, ending_lines, replay_lines
 from pipeline.cli.forced import end_anyway, end_no_more
 from pipeline.cli.progress import Meter
 from pipeline.cli.reported import check_report, write_report
 from pipeline.cli.signals import Signals, Stopped
 from pipeline.cli.views import Lines, Logged, Screen, View
 from pipeline.errors import ConfigError, Exit, PipelineError
+from pipeline.flow.entries import Replay
+from pipeline.flow.replaying import Replaying
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
@@ -53,6 +55,8 @@ class Request:
     log_level: str = "info"
     fail_on_dlq: bool = False
     report: str | None = None
+    replay: Replay | None = None
+    """What is to be replayed, where this is no run of the pipeline's sources."""
 
 
 def execute(request: Request, signals: Signals) -> int:
@@ -105,13 +109,18 @@ class _Running:
         self._meter = Meter(request.limit)
         self._scope = anyio.CancelScope()
         self._ticking: asyncio.TimerHandle | None = None
-        self._supervisor: Supervisor = Pipeline.from_loaded(loaded).supervisor(
-            fresh=request.fresh,
-            accept_changes=request.accept_changes,
-            repeat=request.repeat,
-            dry_run=request.dry_run,
-            limit=request.limit,
-            subscribers=[self._event],
+        pipeline = Pipeline.from_loaded(loaded)
+        self._supervisor: Supervisor = (
+            pipeline.replaying(request.replay, subscribers=[self._event])
+            if request.replay is not None
+            else pipeline.supervisor(
+                fresh=request.fresh,
+                accept_changes=request.accept_changes,
+                repeat=request.repeat,
+                dry_run=request.dry_run,
+                limit=request.limit,
+                subscribers=[self._event],
+            )
         )
 
     async def run(self) -> int:
@@ -200,10 +209,14 @@ class _Running:
         code = exit_code(report, self._signals, fail_on_dlq=self._request.fail_on_dlq, output_closed=closed)
         if code != Exit.CLOSED_OUTPUT:
             saved = report.resumed or self._supervisor.status().checkpoints > 0
-            limit = self._request.limit
-            lines = list(ending_lines(report, self._topology, self._request.config, code, saved=saved, limit=limit))
-            self._view.finish(lines, ending_fields(report, code))
+            self._view.finish(list(self._lines(report, code, saved)), ending_fields(report, code))
         return self._write_report(report, code)
+
+    def _lines(self, report: Report, code: int, saved: bool) -> Iterator[str]:
+        config, limit = self._request.config, self._request.limit
+        if isinstance(self._supervisor, Replaying):
+            return replay_lines(report, len(self._supervisor.entries.left), self._topology, config)
+        return ending_lines(report, self._topology, config, code, saved=saved, limit=limit)
 
     def _write_report(self, report: Report, code: int) -> int:
         """Write the page that was asked for; return the exit code, another where only that failed."""

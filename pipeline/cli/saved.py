@@ -14,6 +14,7 @@ from pipeline.cli.say import ago, clock_time, number, out, span, table
 from pipeline.errors import StateError
 from pipeline.plan.load import Loaded
 from pipeline.settle.cut import SavedCut, SavedRun, SinkPoint, SourcePoint
+from pipeline.settle.letters import LETTERS
 from pipeline.settle.view import StateView, open_view
 from pipeline.watch.log import escape, masked
 
@@ -138,7 +139,7 @@ def _state_lines(found: dict[str, Any], holder: int | None) -> Iterator[str]:
     cuts: list[SavedCut] = found["cuts"]
     yield f"checkpoint: {cuts[0].id}, {ago(cuts[0].taken_at)}" if cuts else "checkpoint: none"
     for cut in cuts:
-        for name, source in cut.sources.items():
+        for name, source in _own(cut):
             yield f"source {name}: {_source_text(source)}"
         for name, sink in cut.sinks.items():
             yield f"sink {name}: {_sink_text(sink)}"
@@ -188,7 +189,12 @@ def _settled(report: Any) -> str:
 
 
 def _numbers(cut: SavedCut) -> str:
-    return ", ".join(f"{name} {number(point.number)}" for name, point in cut.sources.items())
+    return ", ".join(f"{name} {number(point.number)}" for name, point in _own(cut))
+
+
+def _own(cut: SavedCut) -> Iterator[tuple[str, SourcePoint]]:
+    """Yield the pipeline's own sources: how far replays have come says nothing to people."""
+    return ((name, point) for name, point in cut.sources.items() if name != LETTERS)
 
 
 def _short(value: Any) -> str:

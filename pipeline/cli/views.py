@@ -253,6 +253,8 @@ def _gauge(fill: float) -> str:
 
 
 def _started(fields: Mapping[str, Any]) -> str:
+    if "letters" in fields:
+        return f"{fields.get('pipeline')}: run {fields.get('run')}, replays {number(fields['letters'])} dead letters"
     how = "goes on from its last checkpoint" if fields.get("resumed") else "begins at the start"
     return f"{fields.get('pipeline')}: run {fields.get('run')}, {how}"
 

@@ -12,11 +12,13 @@ from pipeline.clock import Clock
 from pipeline.control.policy import Kind, classify
 from pipeline.errors import PipelineError, StageError, StorageError
 from pipeline.flow.batcher import BatcherActor
+from pipeline.flow.letters import Copies, copies_name, open_copies
 from pipeline.flow.processor import ProcessorActor
+from pipeline.flow.replay import LettersActor
 from pipeline.flow.restart import root_of
 from pipeline.flow.run import Run
 from pipeline.flow.sink import SinkActor
-from pipeline.flow.source import SourceActor, first_of_run
+from pipeline.flow.source import SourceActor
 from pipeline.flow.step import Step
 from pipeline.flow.wiring import Wiring, held_by_sinks
 from pipeline.flow.work import make_step
@@ -28,9 +30,11 @@ from pipeline.settle.state import StateFile, open_state
 from pipeline.stage import Batcher, Processor, Sink, SinkContext, Source, SourceContext, StageContext, Writer
 from pipeline.watch.events import Events
 
-__all__ = ("Assembly", "Options", "assemble", "explain")
+__all__ = ("Assembly", "Reading", "Options", "assemble", "explain", "open_run_state", "open_stages")
 
 Actor = Callable[[], Awaitable[None]]
+Reading = SourceActor | LettersActor
+"""What feeds a run: the pipeline's own source, or its dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,12 @@ class Assembly:
     stages: AsyncExitStack
     """Closes the stages, in the order opposite to the one in which they were opened."""
     wiring: Wiring = field(init=False)
-    sources: list[SourceActor] = field(default_factory=list[SourceActor])
+    sources: list[Reading] = field(default_factory=list[Reading])
     batchers: list[BatcherActor] = field(default_factory=list[BatcherActor])
     processors: list[ProcessorActor] = field(default_factory=list[ProcessorActor])
     sinks: list[SinkActor] = field(default_factory=list[SinkActor])
+    copies: Copies | None = None
+    """The sink of the letters, which is no part of the topology."""
     unclosed: list[PipelineError] = field(default_factory=list[PipelineError])
     """Why stages could not be closed."""
 
@@ -105,29 +111,45 @@ async def assemble(
 
     :raises PipelineError: names the stage that can't be opened and why.
     """
-    state = await _open_state(stack, topology, options, clock)
+    state = await open_run_state(stack, topology, options, clock)
     lineage, number = (state.lineage, state.run) if state is not None else (secrets.token_hex(8), 1)
     run = Run(topology, clock, events, lineage=lineage, number=number)
     run.has_state = state is not None
     stages = await stack.enter_async_context(AsyncExitStack())
     assembly = Assembly(run, options, state, state.cut if state is not None else None, stages)
-    for planned in _stages(topology, "source"):
-        await _open_source(assembly, planned, has_room, warn)
+    readers = [await _open_source(assembly, planned, has_room, warn) for planned in _stages(topology, "source")]
+    await open_stages(assembly, warn)
+    for reader in readers:
+        reader.outlet = assembly.wiring.outlet(reader.name)
+    return assembly
+
+
+async def open_stages(assembly: Assembly, warn: Callable[[str], None]) -> None:
+    """Open everything behind the sources, which know their first numbers, and make its actors.
+
+    :raises PipelineError: names the stage that can't be opened and why.
+    """
+    run, state, topology, options = assembly.run, assembly.state, assembly.run.topology, assembly.options
     if assembly.cut is None and not options.dry_run:
         # Whoever opens for the first time may empty something; first all must have said that they would.
         for planned in _stages(topology, "sink"):
             await _try_sink(assembly, planned)
+        tried = await _open_copies(assembly, lambda text: None, dry=True)
+        if tried is not None:
+            await tried.close()
     for planned in _stages(topology, "sink"):
         await _open_sink(assembly, planned, warn)
-    if state is not None and not options.dry_run:
-        await state.begin()
+    if state is not None:
+        assembly.copies = await _open_copies(assembly, warn, dry=options.dry_run)
+        if assembly.copies is not None:
+            assembly.closes("dead_letter", assembly.copies.close)
+        if not options.dry_run:
+            await state.begin()
+        run.room_for_letters = topology.config.letters().max - await state.count_letters()
     steps = {planned.name: await _open_processor(assembly, planned, warn) for planned in _stages(topology, "processor")}
     assembly.wiring = Wiring.plan(run, steps)
     _make_actors(assembly, steps)
-    for source in assembly.sources:
-        source.outlet = assembly.wiring.outlet(source.name)
     run.held_by_sinks = held_by_sinks(topology, {sink.name: sink for sink in assembly.sinks})
-    return assembly
 
 
 def explain(topology: Topology, name: str, error: Exception, doing: str = "") -> PipelineError:
@@ -146,7 +168,11 @@ def explain(topology: Topology, name: str, error: Exception, doing: str = "") ->
     return explained
 
 
-async def _open_state(stack: AsyncExitStack, topology: Topology, options: Options, clock: Clock) -> StateFile | None:
+async def open_run_state(stack: AsyncExitStack, topology: Topology, options: Options, clock: Clock) -> StateFile | None:
+    """Open the state file of a run, with nothing written yet; None for a run without one. The stack closes it.
+
+    :raises PipelineError: when it is held, damaged, or of other stages.
+    """
     if topology.checkpoint_path is None:
         return None
     opening = preview_state if options.dry_run else partial(open_state, begin=False)
@@ -165,7 +191,8 @@ async def _open_state(stack: AsyncExitStack, topology: Topology, options: Option
 async def _open_sink(assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]) -> None:
     assert isinstance(planned.spec, Sink)
     run, cut = assembly.run, assembly.cut
-    context = await _sink_context(assembly, planned, warn, assembly.options.dry_run)
+    context = await _sink_context(assembly, planned.name, warn, assembly.options.dry_run)
+    context.delivery = run.topology.delivery_of(planned.name)
     point = cut.sinks.get(planned.name) if cut is not None else None
     actor = SinkActor(run, planned.name, planned.spec, context, point)
     assembly.sinks.append(actor)
@@ -176,44 +203,44 @@ async def _open_sink(assembly: Assembly, planned: PlannedStage, warn: Callable[[
 async def _try_sink(assembly: Assembly, planned: PlannedStage) -> None:
     """Open a sink as a dry run would, to hear whether it refuses, and close it again."""
     assert isinstance(planned.spec, Sink)
-    context = await _sink_context(assembly, planned, lambda text: None, dry=True)
+    context = await _sink_context(assembly, planned.name, lambda text: None, dry=True)
+    context.delivery = assembly.run.topology.delivery_of(planned.name)
     writer: Writer = await _opened(assembly.run.topology, planned.name, planned.spec.open(context))
     await _opened(assembly.run.topology, planned.name, writer.close())
 
 
-async def _sink_context(
-    assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None], dry: bool
-) -> SinkContext:
+async def _open_copies(assembly: Assembly, warn: Callable[[str], None], dry: bool) -> Copies | None:
+    spec, state = assembly.run.topology.config.letters().sink, assembly.state
+    if spec is None or state is None:
+        return None
+    context = await _sink_context(assembly, copies_name(spec), warn, dry)
+    copies: Copies = await _opened(assembly.run.topology, "dead_letter", open_copies(spec, context))
+    return copies
+
+
+async def _sink_context(assembly: Assembly, name: str, warn: Callable[[str], None], dry: bool) -> SinkContext:
     run, state, cut, options = assembly.run, assembly.state, assembly.cut, assembly.options
-    point = cut.sinks.get(planned.name) if cut is not None else None
+    point = cut.sinks.get(name) if cut is not None else None
+    # A source that has no part in this run stays where it is; what a sink holds of it may come again later.
+    elsewhere = {source: each.number for source, each in cut.sources.items()} if cut is not None else {}
     context = SinkContext(
-        planned.name,
+        name,
         run.topology.name,
         run.clock,
         run.lineage,
         run.number,
         warn=warn,
-        delivery=run.topology.delivery_of(planned.name),
         position=point.position if point is not None else None,
-        named=await state.named(planned.name) if state is not None else (),
+        named=await state.named(name) if state is not None else (),
         saved=state is not None,
         fresh=options.fresh,
         repeat=options.repeat,
         dry=dry,
-        held_from={source.name: _first_number(assembly, source) for source in run.topology.sources},
+        held_from=elsewhere | {source.name: source.first_number for source in assembly.sources},
     )
     if state is not None and not dry:
-        context.announce = lambda files: state.announce(planned.name, files)
+        context.announce = lambda files: state.announce(name, files)
     return context
-
-
-def _first_number(assembly: Assembly, source: PlannedStage) -> int:
-    """Return the number below which no record of a source comes again."""
-    assert isinstance(source.spec, Source)
-    point = assembly.cut.sources.get(source.name) if assembly.cut is not None else None
-    if not source.spec.replays():
-        return first_of_run(assembly.run.number)
-    return point.number if point is not None else 0
 
 
 async def _open_processor(assembly: Assembly, planned: PlannedStage, warn: Callable[[str], None]) -> Step:
@@ -236,7 +263,7 @@ async def _open_source(
     planned: PlannedStage,
     has_room: Callable[[], bool],
     warn: Callable[[str], None],
-) -> None:
+) -> SourceActor:
     assert isinstance(planned.spec, Source)
     run, cut = assembly.run, assembly.cut
     largest: Any = run.topology.config.max_record
@@ -248,6 +275,7 @@ async def _open_source(
     assembly.sources.append(actor)
     assembly.closes(planned.name, actor.close)
     await _opened(run.topology, planned.name, actor.open())
+    return actor
 
 
 async def _opened(topology: Topology, name: str, opening: Awaitable[Any]) -> Any:

@@ -18,7 +18,7 @@ from pipeline.stage import Position
 from pipeline.watch.events import Events, hidden
 from pipeline.watch.metrics import StageMetrics
 
-__all__ = ("Broken", "Failure", "Halt", "Place", "Run")
+__all__ = ("Broken", "Failure", "Full", "Halt", "Place", "Run")
 
 MAX_COLLECTED = 1000
 """Errors listed in the report under ``on_failure: collect``; further ones are only counted."""
@@ -44,6 +44,18 @@ class Halt(Exception):
         super().__init__(f"stage '{stage}' ({kind}): {position}: {cause_of(error)}")
         self.stage = stage
         self.error = error
+
+
+class Full(Halt):
+    """A record failed and there is no room for its letter: the run ends with what came before it."""
+
+    def __init__(self, stage: str, kind: str, position: str, error: BaseException, bound: int) -> None:
+        super().__init__(stage, kind, position, error)
+        self.args = (
+            f"{self}; there is no room for its letter: dead letters are at their bound of {bound:,}; replay some "
+            "(pipeline dlq replay), take some out (pipeline dlq export, dlq purge), or raise the bound (dead_letter: "
+            "max), and run again: it goes on from here",
+        )
 
 
 class Broken(Halt):
@@ -115,6 +127,8 @@ class Run:
         """The batches that stages work on, to be found when nothing moves any more."""
         self.witness: Witness | None = None
         """Who is told what becomes of records; see `attend`."""
+        self.room_for_letters: int | None = None
+        """How many letters the state file may still take in this run; None without a bound."""
         self.held_by_sinks: Callable[[str, Origin], bool] = lambda stage, origin: False
         self._letter_bytes = 0
         self._located: dict[str, deque[_Located]] = {}
@@ -229,11 +243,17 @@ class Run:
             self.ledger.mark(origin, End.WRITTEN)
             return None
         policy, witness = self._policy(stage, origin, failure)
-        self.metrics[stage].fail(policy)
         position = self.position_of(origin)
+        full = policy == "dead_letter" and self._is_full()
+        if full:
+            policy = "stop"
+        self.metrics[stage].fail(policy)
         if self.events:
             self._tell(stage, policy, position, origin, failure.error)
         letter = None
+        if full:
+            bound = self.topology.config.letters().max
+            return Full(stage, f"{planned.role} {planned.kind}", position, failure.error, bound)
         if policy == "stop":
             return Halt(stage, f"{planned.role} {planned.kind}", position, failure.error)
         if policy == "dead_letter":
@@ -264,10 +284,10 @@ class Run:
             return "answer" if failure.unavailable else policy, self.witness
         return "stop" if policy == "answer" else policy, None
 
-    def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> Letter:
-        self.ledger.mark(origin, End.DEAD_LETTERED)
+    def letter_of(self, stage: str, batch: Batch, origin: Origin, failure: Failure) -> Letter:
+        """Return the letter of a record that failed."""
         mask = self.topology.mask
-        letter = Letter(
+        return Letter(
             stage=stage,
             source=origin.source,
             number=origin.number,
@@ -276,13 +296,24 @@ class Run:
             error_type=type(failure.error).__name__,
             error=mask(text_of(failure.error)),
             attempts=failure.attempts,
-            position=position,
+            position=self.position_of(origin),
             record=failure.record,
             at=self.clock.wall(),
             run=self.number,
             lineage=self.lineage,
             metadata=hidden(dict(batch.metadata), mask),
         )
+
+    def settles(self, letter: Letter) -> bool:
+        """Tell whether the number is settled whose settling a pending letter is saved with."""
+        return self.ledger.settled(letter.source, letter.number)
+
+    def _is_full(self) -> bool:
+        return self.room_for_letters is not None and self.letters_saved + len(self.letters) >= self.room_for_letters
+
+    def _bury(self, stage: str, batch: Batch, origin: Origin, position: str, failure: Failure) -> Letter:
+        self.ledger.mark(origin, End.DEAD_LETTERED)
+        letter = self.letter_of(stage, batch, origin, failure)
         self.letters.append(letter)
         self._letter_bytes += batch.size // max(len(batch.records), 1)
         self.events.emit(
@@ -312,7 +343,7 @@ class Run:
 
     def pending(self) -> tuple[list[Letter], list[Change]]:
         """Return, for a cut, the letters and changes whose numbers are settled; they stay pending until it is saved."""
-        letters = [letter for letter in self.letters if self.ledger.settled(letter.source, letter.number)]
+        letters = [letter for letter in self.letters if self.settles(letter)]
         changes = [change for change in self.changes if self.ledger.settled(change.source, change.number)]
         return letters, changes
 

@@ -48,7 +48,9 @@ class SinkActor:
         # What the sink holds of records that will come again: from the cut, or from its own database.
         # At least once drops nothing: records that were gathered anew must not be taken for those that it holds.
         exact = context.delivery == "exactly_once"
-        self._held = Held.decode(point.held if point is not None and exact else None)
+        known = Held.decode(point.held if point is not None and exact else None)
+        # What it holds of sources that aren't read in this run is kept for the run that reads them.
+        self._held, self._others = known.part(run.ledger.frontiers)
         self._recovered = bool(self._held)
         self._keeps = False
         # What was written since, as far as the frontier has not passed it.
@@ -64,7 +66,7 @@ class SinkActor:
             isinstance(self.writer, PositionWriter) and self._run.has_state and self._context.delivery == "exactly_once"
         )
         if isinstance(self.writer, TransactionWriter):
-            self._held = self.writer.held()
+            self._held, _ = self.writer.held().part(self._run.ledger.frontiers)
             self._recovered = bool(self._held)
 
     async def close(self) -> None:
@@ -129,6 +131,7 @@ class SinkActor:
             held.add(source, numbers if children is not None else sorted(numbers), children)
         self._forget(frontiers)
         held.merge(self._held)
+        held.merge(self._others)
         for source, frontier in frontiers.items():
             held.prune(source, frontier)
         return SinkPoint(position=self.writer.position(), held=held.encode())

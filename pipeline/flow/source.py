@@ -67,6 +67,7 @@ class SourceActor:
         self._metrics = run.metrics[name]
         self._restarts = Restarts(run, name, source.restart)
         self._cursor: Any
+        self._frontier: int
         self._start(point)
 
     def _start(self, point: SourcePoint | None) -> None:
@@ -74,11 +75,12 @@ class SourceActor:
         replays = self._source.replays()
         if point is None or not replays:
             # No number ever means two records: where nothing can be read again, each run numbers in a range of its own.
-            first = 0 if replays else first_of_run(self._run.number)
+            first = self._frontier = 0 if replays else first_of_run(self._run.number)
             self._known = Spans()
             self._cursor = None
         else:
             first = point.number - point.skip
+            self._frontier = point.number
             self._known = Spans([(first, point.number), *point.islands])
             self._cursor = point.cursor
         self._context.cursor = self._cursor
@@ -88,6 +90,11 @@ class SourceActor:
         """Open the source at its cursor."""
         self._context.cursor = self._cursor
         self._reader = await self._source.open(self._context)
+
+    @property
+    def first_number(self) -> int:
+        """The number below which no record of the source comes again, as things were at the start."""
+        return self._frontier
 
     @property
     def reader(self) -> Reader | None:

@@ -9,13 +9,13 @@ from msgspec import structs, to_builtins
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import DeadlineError, Exit, PipelineError, StorageError
-from pipeline.flow.assembly import Actor, Assembly, Options, assemble, explain
-from pipeline.flow.source import SourceActor
+from pipeline.flow.assembly import Actor, Assembly, Options, Reading, assemble, explain
+from pipeline.flow.letters import LetterStore
 from pipeline.flow.steering import Steering
 from pipeline.flow.watching import Watch
 from pipeline.flow.witness import Witness
 from pipeline.plan.topology import Topology
-from pipeline.settle.checkpointer import Checkpointer
+from pipeline.settle.checkpointer import Checkpointer, Store
 from pipeline.settle.view import Readings
 from pipeline.stage import Feed
 from pipeline.watch.events import Events
@@ -216,9 +216,7 @@ class Supervisor:
         return report
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        assembly = await assemble(
-            stack, self._topology, self._options, self._clock, self._events, self._has_room, self._note
-        )
+        assembly = await self._assemble(stack)
         self._assembly = assembly
         self._steering = Steering(assembly)
         if self._witness is not None:
@@ -233,8 +231,9 @@ class Supervisor:
             for sentence in state.changed:
                 self._note(f"changed since the last run: {sentence}")
             interval: Any = self._saved.interval
+            hook: Any = self._topology.config.on_dead_letter
             self._checkpointer = Checkpointer(
-                state,
+                self._saving(LetterStore(state, self._clock, self._note, assembly.copies, hook)),
                 self._clock,
                 assembly.sources,
                 assembly.sinks,
@@ -253,11 +252,25 @@ class Supervisor:
             resumed=assembly.cut is not None,
             stages=list(self._topology.stages),
             metadata=self._topology.config.metadata,
+            **self._started_with(),
         )
         self._watched.begin(assembly, self._checkpointer)
         if self._interrupted == "drained":
             configured: Any = self._topology.config.drain
             self._begin_drain(float(configured))
+
+    async def _assemble(self, stack: AsyncExitStack) -> Assembly:
+        return await assemble(
+            stack, self._topology, self._options, self._clock, self._events, self._has_room, self._note
+        )
+
+    def _started_with(self) -> dict[str, Any]:
+        """Return further fields of the event that the run has started."""
+        return {}
+
+    def _saving(self, store: Store) -> Store:
+        """Return what saves the cuts."""
+        return store
 
     async def _work(self) -> None:
         """Run the actors until all have ended, or one of them failed."""
@@ -489,7 +502,7 @@ class Supervisor:
             triggers={batcher.name: dict(run.metrics[batcher.name].triggers) for batcher in self._assembly.batchers},
         )
 
-    def _source_status(self, actor: SourceActor) -> SourceStatus:
+    def _source_status(self, actor: Reading) -> SourceStatus:
         assert self._assembly is not None
         frontier = self._assembly.run.ledger.frontiers[actor.name]
         status = SourceStatus(actor.name, frontier.next, frontier.unsettled)

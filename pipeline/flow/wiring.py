@@ -1,6 +1,6 @@
 """From a topology and opened stages to actors with channels between them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,13 @@ class Wiring:
 
     def outlet(self, name: str) -> Outlet:
         """Return the outlet of an actor whose last stage this is."""
-        planned = self.run.topology.stages[name]
-        meeting = _meets_again(self.run.topology, name)
+        return self.outlet_to(self.run.topology.stages[name].outputs)
+
+    def outlet_to(self, outputs: Sequence[str]) -> Outlet:
+        """Return an outlet to these stages, as one of an actor that has them behind it."""
+        meeting = _meets_again(self.run.topology, outputs)
         branches: list[Branch] = []
-        for output in planned.outputs:
+        for output in outputs:
             when, origins = _when(self.run.topology.stages[output])
             branches.append(
                 Branch(
@@ -144,9 +147,8 @@ def _by_record(value: str | Callable[[Any], Any] | None) -> Callable[[Any], Any]
     return compile_expression(value).function
 
 
-def _meets_again(topology: Topology, name: str) -> bool:
-    """Tell whether branches of the fan-out behind a stage come together further on."""
-    outputs = topology.stages[name].outputs
+def _meets_again(topology: Topology, outputs: Sequence[str]) -> bool:
+    """Tell whether branches of a fan-out to these stages come together further on."""
     if len(outputs) < 2:
         return False
     seen: set[str] = set()

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from pipeline.plan.keys import PipelineConfig
+from pipeline.plan.keys import DeadLetterConfig, PipelineConfig
 from pipeline.plan.naming import ROLES
 from pipeline.plan.registry import NotFoundError, Registry
 from pipeline.plan.schema import LISTS, MAPPINGS, ROLE_CLASSES, Key, Option, is_struct, keys_of, options_of
@@ -42,8 +42,17 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     }
     top = _mapping(keys_of(PipelineConfig))
     top["properties"]["stages"] = stages
+    top["properties"]["dead_letter"]["anyOf"] = [_dead_letter(), {"type": "null"}]
     top["required"].append("stages")
     return {"$schema": _DRAFT, "title": "A pipeline", **top, "$defs": definitions}
+
+
+def _dead_letter() -> dict[str, Any]:
+    """Its sink is written as that of a stage, and made when the config is loaded."""
+    schema = _mapping([key for key in keys_of(DeadLetterConfig) if key.name != "sink"])
+    schema["properties"]["sink"] = {"type": "string", "description": "Kind of a sink that gets copies."}
+    schema["properties"]["with"] = {"type": "object", "description": "Keys of that sink."}
+    return schema
 
 
 def _loaded(registry: Registry, role: str, kind: str) -> type[Stage] | None:

@@ -1,14 +1,14 @@
 """The keys of a pipeline: what stands beside ``stages:`` at the top of a config."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
 from pipeline.plan.watching import AlertsConfig, MetricsConfig
-from pipeline.stage import Declared, Duration, FilePath, OnFailure, Size, key
+from pipeline.stage import Declared, Duration, FilePath, OnFailure, Sink, Size, key
 
-__all__ = ("CheckpointConfig", "Delivery", "PipelineConfig")
+__all__ = ("CheckpointConfig", "DeadLetterConfig", "Delivery", "PipelineConfig")
 
 Delivery = Literal["exactly_once", "at_least_once"]
 
@@ -25,6 +25,17 @@ class CheckpointConfig(Declared, kw_only=True):
     ] = 100_000
 
 
+class DeadLetterConfig(Declared, kw_only=True):
+    """How many dead letters are kept, and where they are copied to. They are always in the state file."""
+
+    sink: Annotated[
+        Sink | None, key("Sink that gets a copy of each letter when it is saved; in a config a kind, with `with:`.")
+    ] = None
+    max: Annotated[
+        int, Meta(ge=1), key("Letters kept at most; with one more the run stops, exit 1, and can be resumed.")
+    ] = 100_000
+
+
 class PipelineConfig(Declared, kw_only=True):
     """What holds for a whole pipeline."""
 
@@ -34,6 +45,13 @@ class PipelineConfig(Declared, kw_only=True):
         key("exactly_once is refused where it can't hold; left out, every sink gives the strongest it has."),
     ] = None
     on_failure: Annotated[OnFailure, key("What happens to a record that fails, in stages that don't say.")] = "stop"
+    dead_letter: Annotated[
+        DeadLetterConfig | None, key("Bound of the dead letters in the state file, and a sink for copies of them.")
+    ] = None
+    on_dead_letter: Annotated[
+        str | Callable[..., Any] | None,
+        key("Function called with each dead letter that was saved, and its attempts.", function=True),
+    ] = None
     drain: Annotated[Duration, key("The deadline of a stop; what is left then is read again.")] = 10.0
     max_record: Annotated[Size, Meta(ge=1), key("Bytes of the largest record; a larger one is a bad record.")] = 2**20
     memory: Annotated[Size, Meta(ge=1), key("Bytes held at most; then reading stops and every batcher flushes.")] = (
@@ -59,6 +77,10 @@ class PipelineConfig(Declared, kw_only=True):
         bound = self.saved().max_unsettled
         if self.alerts is not None and self.alerts.backlog is not None and self.alerts.backlog >= bound:
             yield "alerts.backlog", f"never more than {bound:,} records are unsettled (checkpoint.max_unsettled)"
+
+    def letters(self) -> DeadLetterConfig:
+        """Return what holds for dead letters."""
+        return self.dead_letter or DeadLetterConfig()
 
     def saved(self) -> CheckpointConfig:
         """Return what holds for checkpoints where there are any."""

@@ -11,10 +11,12 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.nearest import did_you_mean
 from pipeline.plan.characters import MAX_BYTES
 from pipeline.plan.checks import check_plan, stage_text
+from pipeline.plan.code import resolve_functions
 from pipeline.plan.document import Document, Path, parse
 from pipeline.plan.drafts import Draft, Drafting
 from pipeline.plan.interpolation import HIDDEN, Secrets, hide, interpolate
 from pipeline.plan.keys import PipelineConfig
+from pipeline.plan.letters import with_sink
 from pipeline.plan.naming import ROLES, check_name
 from pipeline.plan.overrides import override
 from pipeline.plan.registry import Registry
@@ -115,6 +117,7 @@ class _Loading:
         self._document = document
         self._secrets = secrets
         self._problems: list[Problem] = document.problems[:_MAX_PROBLEMS]
+        self._registry = registry
         self._drafting = Drafting(registry, self._report)
 
     def load(self) -> Loaded:
@@ -155,8 +158,11 @@ class _Loading:
     def _config(self, data: dict[str, Any]) -> PipelineConfig | None:
         before = len(self._problems)
         given = {name: value for name, value in data.items() if name != "stages"}
+        if "dead_letter" in given:
+            given["dead_letter"] = with_sink(given["dead_letter"], self._registry, self._report)
         keys = keys_of(PipelineConfig)
         values = check_keys(given, keys, (), self._report, ("stages",))
+        values = resolve_functions(keys, values, self._registry, self._report)
         name = values.get("name")
         if isinstance(name, str) and (problem := check_name(name)):
             self._report(("name",), problem)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
@@ -76,6 +76,8 @@ class Topology:
     stages: dict[str, PlannedStage] = field(default_factory=dict[str, PlannedStage])
     veil: Veil = field(default_factory=Veil)
     """What must not be shown."""
+    whole: "Topology | None" = None
+    """The plan that this one is a part of."""
 
     def mask(self, text: str) -> str:
         """Return a text with everything hidden that the config has from the environment and from files."""
@@ -99,6 +101,26 @@ class Topology:
                 found.update(stage.inputs)
         return [stage for stage in self.stages.values() if stage.name in found]
 
+    def part(self, feed: PlannedStage, entries: Sequence[Sequence[str]]) -> "Topology":
+        """Return the part of the plan that lies behind some stages, fed by one source in the stead of all others.
+
+        Each of ``entries`` are stages that the source gives the same records to. What the sinks promise stays what
+        they promise in the whole.
+        """
+        behind = {name for outputs in entries for name in outputs}
+        for stage in self.stages.values():
+            if stage.name in behind:
+                behind.update(stage.outputs)
+        feed.outputs = tuple(name for name in self.stages if any(name in outputs for outputs in entries))
+        stages = {feed.name: feed}
+        for name, stage in self.stages.items():
+            if name in behind:
+                # The feed is an input as often as it enters: each of its outlets is closed by itself.
+                fed = sum(name in outputs for outputs in entries)
+                inputs = (*(each for each in stage.inputs if each in behind), *(feed.name,) * fed)
+                stages[name] = replace(stage, inputs=inputs)
+        return Topology(self.name, self.config, stages, veil=self.veil, whole=self)
+
     def policy_of(self, name: str) -> str:
         """Return what happens to a record that fails in a stage."""
         return self.stages[name].spec.on_failure or self.config.on_failure
@@ -106,6 +128,8 @@ class Topology:
     @cached_property
     def checkpoint_path(self) -> str | None:
         """The state file; None when every run starts anew."""
+        if self.whole is not None:
+            return self.whole.checkpoint_path
         if self.config.checkpoint == "none":
             return None
         if self.config.checkpoint is None and not self._worth_saving():
@@ -141,7 +165,8 @@ class Topology:
     def describe(self) -> dict[str, str]:
         """Return all else in words, to say what changed since the last run; secrets are hidden."""
         said = {f"pipeline '{self.name}'": "pipeline"}
-        said |= _described(f"pipeline '{self.name}'", self.config, frozenset(("name",)), self.veil.hidden)
+        shown_elsewhere = frozenset(("name", "dead_letter"))
+        said |= _described(f"pipeline '{self.name}'", self.config, shown_elsewhere, self.veil.hidden)
         for stage in self.stages.values():
             said[stage.title] = stage.kind
             said[f"{stage.title}: from"] = ", ".join(stage.inputs)
@@ -167,7 +192,7 @@ class Topology:
 
     @cached_property
     def _guarantees(self) -> dict[str, Guarantee]:
-        return {sink.name: guarantee_of(self, sink) for sink in self.sinks}
+        return self.whole._guarantees if self.whole else {sink.name: guarantee_of(self, sink) for sink in self.sinks}
 
     def _worth_saving(self) -> bool:
         letters = any(self.policy_of(name) == "dead_letter" for name in self.stages)

@@ -38,7 +38,8 @@ class Letter(Struct, kw_only=True):
 
     ``record`` may be anything when it is saved; what JSON can't hold comes back as the text of its ``repr``, with
     ``shown`` set: such a letter can be read by people and not replayed. ``at`` is in seconds since 1970. ``id`` is
-    given when the letter is saved.
+    given when the letter is saved, and kept when it fails again in a replay; ``row`` is another one each time: what a
+    replay counts by.
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Letter(Struct, kw_only=True):
     lineage: str
     replays: int = 0
     id: int | None = None
+    row: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     shown: bool = False
 
@@ -71,7 +73,7 @@ class Change(Struct, kw_only=True):
 
 
 class Cut(Struct, kw_only=True):
-    """A cut. ``letters`` and ``changes`` are what is new since the last one, ``replayed`` the ids of letters that are
+    """A cut. ``letters`` and ``changes`` are what is new since the last one, ``replayed`` the rows of letters that are
     settled and go; the rest is the whole. ``taken_at`` is in seconds since 1970.
     """
 

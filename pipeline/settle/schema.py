@@ -39,7 +39,11 @@ _FIRST = (
         lineage TEXT NOT NULL, gone INTEGER, UNIQUE (sink, path))""",
 )
 
-_MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# A letter that fails again in a replay is a row of its own, so that no number of a replay means two records; `letter`
+# is the id that it keeps, left out where that is the row's.
+_LETTERS_KEEP_IDS = ("ALTER TABLE letters ADD COLUMN letter INTEGER",)
+
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _LETTERS_KEEP_IDS)
 """What makes version n + 1 of version n; only ever added to."""
 
 VERSION = len(_MIGRATIONS)

@@ -76,15 +76,16 @@ class StateFile(Readings):
     async def save(self, cut: Cut) -> None:
         """Save a cut, which becomes the current one.
 
-        Its letters are taken as they are when this is called, and are given their ids. Raises what the class says, and
-        TypeError or ValueError for a cursor, a position or a key that JSON can't hold: a bug of its stage.
+        Its letters are taken as they are when this is called, and have their ids when it returns. Raises what the
+        class says, and TypeError or ValueError for a cursor, a position or a key that JSON can't hold: a bug of its
+        stage.
 
         :raises StorageError: when the storage fails; the cut before is still there.
         """
         rows = letters.rows_of(cut.letters)
-        ids = await self._write(partial(self._save, cut=cut, rows=rows))
-        for letter, given in zip(cut.letters, ids, strict=True):
-            letter.id = given
+        given = await self._write(partial(self._save, cut=cut, rows=rows))
+        for letter, row in zip(cut.letters, given, strict=True):
+            letter.id, letter.row = letter.id or row, row
         self.cut = structs.replace(cut, letters=[], replayed=[], changes=[])
 
     async def announce(self, sink: str, files: Sequence[NamedFile]) -> None:
@@ -108,6 +109,10 @@ class StateFile(Readings):
         """Delete dead letters for good; return how many of them there were."""
         return await self._write(partial(letters.drop, ids=ids))
 
+    async def purge_letters(self, wanted: letters.Wanted) -> int:
+        """Delete the dead letters that are wanted for good; return how many of them there were."""
+        return await self._write(partial(letters.drop_wanted, wanted=wanted))
+
     async def rewind(self, to: int) -> SavedCut:
         """Make an older cut of this lineage the current one and return it.
 
@@ -130,7 +135,7 @@ class StateFile(Readings):
 
     def _save(self, connection: sqlite3.Connection, cut: Cut, rows: list[letters.Row]) -> list[int]:
         number = history.save_cut(connection, self.lineage, self.run, cut)
-        ids = letters.add(connection, rows, number)
+        given = letters.add(connection, rows, number)
         letters.mark_gone(connection, cut.replayed, number)
         changes.add(connection, cut.changes, number)
         if number % history.THIN_EVERY == 0:
@@ -138,7 +143,7 @@ class StateFile(Readings):
             letters.forget_gone(connection, oldest)
             named.forget_gone(connection, oldest)
             changes.prune(connection, self.lineage)
-        return ids
+        return given
 
     async def _write(self, unit: Work[T]) -> T:
         if self._failed is not None:

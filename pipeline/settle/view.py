@@ -1,7 +1,7 @@
 """Reading what is in a state file, also while a run holds it."""
 
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pipeline.errors import StateError
 from pipeline.settle import changes, history, letters, named
 from pipeline.settle.cut import Change, Letter, SavedCut, SavedRun
 from pipeline.settle.database import Database
+from pipeline.settle.letters import Living, Outline, Wanted
 from pipeline.settle.schema import APPLICATION, VERSION
 from pipeline.settle.verify import read_options, require_file
 from pipeline.stage import NamedFile
@@ -37,13 +38,14 @@ class Readings:
         until: float | None = None,
         limit: int = 100,
         after: int = 0,
+        ids: Sequence[int] | None = None,
     ) -> list[Letter]:
         """Return dead letters of all lineages, the oldest first: at most ``limit``, with ids above ``after``.
 
         ``error`` is the type of the error or a part of its text; ``since`` and ``until`` are seconds since 1970.
         """
-        wanted = {"stage": stage, "error": error, "since": since, "until": until, "after": after}
-        return await self._database.run(lambda each: letters.select(each, wanted, limit))
+        wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
+        return await self._database.run(lambda each: letters.select(each, wanted, limit, after))
 
     async def letter(self, number: int) -> Letter | None:
         """Return the dead letter of this id."""
@@ -56,10 +58,23 @@ class Readings:
         error: str | None = None,
         since: float | None = None,
         until: float | None = None,
+        ids: Sequence[int] | None = None,
     ) -> int:
         """Return how many dead letters there are; the arguments are those of `letters`."""
-        wanted = {"stage": stage, "error": error, "since": since, "until": until, "after": 0}
+        wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
         return await self._database.run(lambda each: letters.count(each, wanted))
+
+    async def letter_outlines(self, wanted: Wanted) -> list[Outline]:
+        """Return the outlines of all dead letters that are wanted, by ascending id."""
+        return await self._database.run(lambda each: letters.outlines(each, wanted))
+
+    async def letters_in(self, rows: Sequence[int]) -> list[Letter]:
+        """Return the dead letters in these rows, by ascending row."""
+        return await self._database.run(lambda each: letters.in_rows(each, rows))
+
+    async def living_letters(self) -> Living:
+        """Return which rows are dead letters now."""
+        return await self._database.run(letters.living)
 
     async def named(self, sink: str) -> list[NamedFile]:
         """Return the files that a sink named and has not forgotten, of all lineages, the newest last."""

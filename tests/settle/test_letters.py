@@ -83,8 +83,8 @@ async def test_a_letter_comes_back_whole(tmp_path: Path) -> None:
         await state.save(cut_at(8, letters=[given_letter]))
         found = await state.letter(1)
         assert found is not None
+        assert given_letter.id == 1
         assert found == given_letter
-        assert found.id == 1
         assert await state.letter(2) is None
 
 
