@@ -41,7 +41,7 @@ def main(script: str, folder: str) -> int:
     faults = Faults(told, Path(folder).absolute())
     config = _Rigged(told.config, told.settings, told.allow_code, faults, folder)
     try:
-        code = execute(Request(config, log="text", log_level="warning"), signals)
+        code = execute(Request(config, log="json", log_level="warning"), signals)
     except PipelineError as error:
         return complain(error)
     faults.end()

@@ -1,7 +1,10 @@
 """A child that is stopped by a signal at some moment, and whether it ended as it should."""
 
+import json
 import signal
 import time
+from contextlib import suppress
+from typing import Any
 
 from pipeline.verify.child import Child, Ended
 
@@ -42,5 +45,11 @@ def trouble(ended: Ended) -> str:
 
 
 def last_words(ended: Ended) -> str:
-    """Return the last lines that a child said."""
-    return " | ".join(ended.said.strip().splitlines()[-3:])
+    """Return the error that a child logged as JSON in the end; the last lines that it said, where there is none."""
+    lines = ended.said.strip().splitlines()[-3:]
+    for line in reversed(lines):
+        with suppress(ValueError):
+            logged: Any = json.loads(line)
+            if isinstance(logged, dict) and "error" in logged:
+                return str(logged["error"])  # pyright: ignore[reportUnknownArgumentType]
+    return " | ".join(lines)

@@ -5,10 +5,9 @@ import inspect
 import os
 import random
 import signal
-import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,14 +22,11 @@ from pipeline.plan.registry import Registry
 from pipeline.plan.topology import PlannedStage, Topology, assemble
 from pipeline.stage import Batcher, Each, EachAsync, Reader, Retry, Sink, Stage, Whole, Writer
 from pipeline.testing.wrapping import wrapped
+from pipeline.verify.books import Books
 
-__all__ = ("BOOKS", "Books", "Faults", "Script", "Seen", "read_books")
+__all__ = ("Faults", "Script", "Seen")
 
-BOOKS = "books.bin"
-"""What a child writes down with each batch, so that it survives a kill."""
 _SEEN = "seen.json"
-_PAIR = struct.Struct("=qq")
-_FLAG = struct.Struct("=d")
 _STEPS = {
     "write": "a write of",
     "prepare": "a cut of",
@@ -79,49 +75,6 @@ class Seen(msgspec.Struct, kw_only=True):
     distinct: dict[str, int]
 
 
-class Books:
-    """Counts, for each sink, the records it was handed, and those it had written at the last checkpoint but one."""
-
-    def __init__(self, path: Path, sinks: Sequence[str]) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._handed = dict.fromkeys(sinks, 0)
-        self._written = dict.fromkeys(sinks, 0)
-        self._before = dict.fromkeys(sinks, 0)
-        self._saved = dict.fromkeys(sinks, 0)
-        self._write()
-
-    def hand(self, sink: str, count: int) -> None:
-        """Take note that a sink is about to write."""
-        self._handed[sink] += count
-        self._write()
-
-    def wrote(self, sink: str, count: int) -> None:
-        """Take note that a sink has written."""
-        self._written[sink] += count
-
-    def save(self) -> None:
-        """Take note of a checkpoint. It was frozen some time before, but after the one before it was saved."""
-        self._before = self._saved
-        self._saved = dict(self._written)
-        self._write()
-
-    def _write(self) -> None:
-        pairs = b"".join(_PAIR.pack(self._handed[name], self._before[name]) for name in self._handed)
-        os.pwrite(self._file, _FLAG.pack(time.monotonic()) + pairs, 0)
-
-
-def read_books(folder: Path, sinks: Sequence[str]) -> dict[str, int]:
-    """Return, for each sink, how many records may come again after a crash; empty when no stage was open yet."""
-    try:
-        content = (folder / BOOKS).read_bytes()
-    except FileNotFoundError:
-        return {}
-    if len(content) < _FLAG.size + _PAIR.size * len(sinks):
-        return {}
-    pairs = _PAIR.iter_unpack(content[_FLAG.size :][: _PAIR.size * len(sinks)])
-    return {name: handed - before for name, (handed, before) in zip(sinks, pairs, strict=True)}
-
-
 class Faults:
     """Makes a plan go wrong as a script says."""
 
@@ -141,7 +94,7 @@ class Faults:
         topology = loaded.topology
         config = self._config(topology)
         stages = [replace(stage, spec=self._spec(stage), outputs=()) for stage in topology.stages.values()]
-        self._sinks = [stage.name for stage in topology.sinks]
+        self._topology = topology
         return replace(
             loaded, config=config, topology=assemble(topology.name, config, _gathered(stages, self._script.batch))
         )
@@ -222,8 +175,6 @@ class Faults:
 
         async def watched(cursor: Any) -> None:
             self._saved += 1
-            if self._books is not None:
-                self._books.save()
             self._step("after a checkpoint")
             await forget(cursor)
 
@@ -231,7 +182,7 @@ class Faults:
 
     def _watch_writer(self, name: str, writer: Writer, fails: Callable[[], None]) -> None:
         if self._books is None:
-            self._books = Books(self._folder / BOOKS, self._sinks)
+            self._books = Books(self._folder, self._topology)
             self._began = time.monotonic()
         books = self._books
         write = writer.write
@@ -239,12 +190,11 @@ class Faults:
 
         async def watched(batch: Batch) -> None:
             fails()
-            books.hand(name, len(batch.records))
+            books.hand(name, batch)
             await self._pause()
             if name == self._script.holds and self._calls[name] == self._script.at:
                 await self._hold()
             await write(batch)
-            books.wrote(name, len(batch.records))
             handed.update(map(_text, batch.records))
             await self._pause()
 

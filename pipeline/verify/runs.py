@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from pipeline.plan.code import live_code
 from pipeline.plan.schema import keys_of
 from pipeline.plan.topology import Topology
 from pipeline.verify import sample
+from pipeline.verify.books import begun, forget_books, may_repeat
 from pipeline.verify.breaking import last_words, stop, trouble, wrong_end
 from pipeline.verify.child import Child, Ended
-from pipeline.verify.faults import BOOKS, Faults, Script, Seen, read_books
+from pipeline.verify.faults import Faults, Script, Seen
 from pipeline.verify.outputs import read_letters, read_output
 from pipeline.verify.verdict import LETTERS, Output, outputs_of, unbroken_problem
 
@@ -101,7 +103,7 @@ class Verification:
         folder.mkdir()
         legs = list(self._legs(_KINDS[(number - 1) % len(_KINDS)], chance))
         problem = ""
-        allowed = dict.fromkeys(self._sinks, 0)
+        allowed: Counter[str] = Counter()
         said: list[str] = []
         for index, leg in enumerate(legs):
             ended, wrong = self._leg(leg, folder, f"{self._asked.seed}/{number}/{index}")
@@ -110,8 +112,7 @@ class Verification:
                 said.append(f"{leg.words} (too late)")
                 break
             said.append(leg.words)
-            for sink, count in read_books(folder, self._sinks).items():
-                allowed[sink] += count
+            allowed += may_repeat(folder, folder / "state.db", self._topology)
             self._count(leg)
         else:
             problem = problem or trouble(self._last(folder))
@@ -165,7 +166,7 @@ class Verification:
 
     def _leg(self, leg: _Leg, folder: Path, seed: str) -> tuple[Ended, str]:
         """Run one child that is to be broken; return its end and what is wrong with it."""
-        (folder / BOOKS).unlink(missing_ok=True)
+        forget_books(folder)
         child = self._start(folder, seed=seed, **leg.script)
         if leg.number is None:
             ended = self._wait(child)
@@ -203,7 +204,9 @@ class Verification:
         folder.mkdir()
         ended = self._wait(self._start(folder, seed=name))
         if ended.code or ended.traced:
-            raise PipelineError(f"the unbroken run ends with {ended.code}: {last_words(ended)}; see {folder}/said.log")
+            why = f"an unbroken run of the sample ends with {ended.code}: {last_words(ended)}"
+            hint = "functions run in a folder of their own, so they must name files by whole paths"
+            raise PipelineError(f"{why}; {hint}; see {folder}/said.log")
         self._seen = Faults.seen(folder)
         return self._read(folder)
 
@@ -247,5 +250,5 @@ class Verification:
     def _wait_for_books(self, child: Child, folder: Path) -> None:
         """Wait until the stages of a child are open: what comes before is no different from run to run."""
         until = time.monotonic() + _PATIENCE
-        while not (folder / BOOKS).exists() and time.monotonic() < until and child.wait(_LOOK) is None:
+        while not begun(folder) and time.monotonic() < until and child.wait(_LOOK) is None:
             pass

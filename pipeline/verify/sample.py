@@ -1,5 +1,6 @@
 """The head of what the sources read, copied to where a run can be broken without touching anything of the user's."""
 
+import errno
 import gzip
 import io
 import os
@@ -52,9 +53,9 @@ def places(topology: Topology, records: int, folder: Path) -> dict[str, dict[str
             try:
                 copies = list(_copies(stage, texts, records, folder / stage.name))
             except (OSError, EOFError, sqlite3.Error) as error:
-                raise ConfigError(f"stage '{stage.name}' ({stage.role} {stage.kind}): {key}: {error}") from None
+                raise _unreadable(stage, key, texts[0], error) from None
             if not copies:
-                raise ConfigError(f"stage '{stage.name}' ({stage.role} {stage.kind}): {key}: no such file: {texts[0]}")
+                raise _unreadable(stage, key, texts[0], FileNotFoundError(errno.ENOENT, "no file has such a name"))
             found[stage.name][key] = copies if len(copies) > 1 else copies[0]
     return found
 
@@ -69,6 +70,13 @@ def outputs(topology: Topology, folder: Path) -> dict[str, dict[str, Any]]:
         }
         for stage in topology.sinks
     }
+
+
+def _unreadable(stage: PlannedStage, key: str, text: str, error: Exception) -> ConfigError:
+    path, reason = text, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        path, reason = error.filename or text, error.strerror
+    return ConfigError(f"stage '{stage.name}' ({stage.role} {stage.kind}): {key}: {path}: {reason}")
 
 
 def _texts(stage: PlannedStage) -> dict[str, list[str]]:

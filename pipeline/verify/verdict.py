@@ -15,6 +15,8 @@ __all__ = ("LETTERS", "Output", "outputs_of", "unbroken_problem")
 LETTERS = "dead letters"
 """The output that is no sink."""
 
+_SHOWN = 160
+
 
 @dataclass(slots=True)
 class Output:
@@ -42,7 +44,8 @@ class Output:
         self.found.add(result)
         self.allowed += 0 if self.exact else allowed
         if result.lost or result.foreign or result.reordered or result.repeated > (0 if self.exact else allowed):
-            return str(result)
+            text = str(result)
+            return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
         return ""
 
 

@@ -96,9 +96,15 @@ stages:
 RECORDS = 200
 
 
-def verify(command: Command, sink: str, runs: int, *more: str) -> Ran:
+@pytest.fixture(autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have folders of broken runs made where pytest removes them."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("scratch")))
+
+
+def verify(command: Command, sink: str, runs: int, *more: str, beside: str = "") -> Ran:
     command.write("strangers.py", STRANGERS)
-    command.write("verified.yaml", CONFIG % sink)
+    command.write("verified.yaml", CONFIG % sink + beside)
     command.write("in.jsonl", "".join(json.dumps({"n": number}) + "\n" for number in range(2 * RECORDS)))
     return command("verify", "verified.yaml", "--records", str(RECORDS), "--runs", str(runs), "--seed", "1", *more)
 
@@ -127,6 +133,37 @@ stages:
         "verified.yaml: stage 'jsonl' (source jsonl): can't be read twice; name a file with "
         "--set stages.jsonl.with.path=FILE\n"
     )
+
+
+def test_a_pipeline_that_fails_unbroken_says_why(command: Command) -> None:
+    command.write("verified.yaml", CONFIG % "jsonl" + "    when: 'n > 1'\n")
+    command.write("in.jsonl", '{"n": "text"}\n')
+    ran = command("verify", "verified.yaml")
+    assert ran.code == 1
+    assert ran.err.startswith("error: an unbroken run of the sample ends with 1: stage 'out' (sink jsonl): ")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+def test_several_sinks_and_dead_letters_are_each_judged_and_the_slowest_decides_what_may_come_again(
+    command: Command,
+) -> None:
+    fan_out = """\
+  - sink: 'strangers:Honest'
+    name: plain
+    from: jsonl
+    with: {path: plain.jsonl}
+  - sink: csv
+    name: bad
+    from: jsonl
+    when: "n + 0 < 'x' if n == 3 else n > 100"
+    on_failure: dead_letter
+    with: {path: "out/{n}.csv"}
+"""
+    ran = verify(command, "sqlite", 3, "--set", "stages.out.with.table=t", beside=fan_out)
+    assert ran.code == 0, ran.err
+    assert [row(ran, name)[-1] for name in ("out", "plain", "bad", "dead letters")] == ["held"] * 4
+    assert row(ran, "dead letters")[1] == "1"
 
 
 @pytest.mark.faults
