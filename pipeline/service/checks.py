@@ -1,12 +1,15 @@
 """What a pipeline must be to run as a service, and what callers may ask of it."""
 
+from collections.abc import Mapping
+from math import isfinite
+
 from pipeline.errors import ConfigError
 from pipeline.nearest import did_you_mean
 from pipeline.plan.topology import Topology
 from pipeline.stage import Source
 from pipeline.units import parse_duration
 
-__all__ = ("check_service", "seconds_of", "sink_of")
+__all__ = ("check_many", "check_priority", "check_service", "seconds_of", "sink_of")
 
 
 def check_service(topology: Topology) -> tuple[str, ...]:
@@ -46,6 +49,27 @@ def seconds_of(value: float | str, what: str) -> float:
     :raises ConfigError: when it can't be read.
     """
     try:
-        return parse_duration(value) if isinstance(value, str) else float(value)
+        seconds = parse_duration(value) if isinstance(value, str) else float(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{what}={value!r}: {error}") from None
+    if not isfinite(seconds):
+        raise ConfigError(f"{what}={value!r}: expected a finite number of seconds; leave it out for none")
+    return seconds
+
+
+def check_priority(priority: object) -> None:
+    """Refuse a priority that can't be compared with the others.
+
+    :raises ConfigError: when it is no whole number.
+    """
+    if type(priority) is not int:
+        raise ConfigError(f"priority={priority!r}: expected a whole number; the highest goes first")
+
+
+def check_many(records: object) -> None:
+    """Refuse one record where several are expected: its parts are hardly meant.
+
+    :raises ConfigError: when it is a mapping or a text.
+    """
+    if isinstance(records, Mapping | str | bytes):
+        raise ConfigError(f"submit_many takes a list of records, not one {type(records).__name__}; submit takes one")

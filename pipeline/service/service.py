@@ -14,7 +14,7 @@ from pipeline.flow.steering import Steering
 from pipeline.flow.supervisor import Supervisor, failure_of
 from pipeline.plan.topology import Topology
 from pipeline.service.answers import Answer, Answers, Caller, Counts, Turn
-from pipeline.service.checks import check_service, seconds_of, sink_of
+from pipeline.service.checks import check_many, check_priority, check_service, seconds_of, sink_of
 from pipeline.service.events import EventStream, ServiceEvent
 from pipeline.stage import Feed
 from pipeline.watch.events import Subscriber
@@ -169,10 +169,12 @@ class Service:
         :raises Unfinished: when it ended before the record was through.
         """
         name, feed = self._inlet(source)
+        check_priority(priority)
+        seconds = None if deadline is None else seconds_of(deadline, "deadline")
         turn = Turn()
         caller = Caller(record, turn, name, priority, self._wanted(answer), self._may_last(durable))
         self._answers.enter((caller,))
-        call_off = self._limit(feed, (caller,), deadline) if deadline is not None else _nothing
+        call_off = self._limit(feed, (caller,), seconds)
         try:
             if not caller.done:
                 self._put(feed, caller)
@@ -205,10 +207,13 @@ class Service:
         :raises Closed: when the service took none.
         """
         name, feed = self._inlet(source)
+        check_priority(priority)
+        check_many(records)
+        seconds = None if deadline is None else seconds_of(deadline, "deadline")
         turn, sink, lasting = Turn(), self._wanted(answer), self._may_last(durable)
         callers = [Caller(record, turn, name, priority, sink, lasting) for record in records]
         self._answers.enter(callers)
-        call_off = self._limit(feed, callers, deadline) if deadline is not None else _nothing
+        call_off = self._limit(feed, callers, seconds)
         try:
             await self._put_many(feed, callers, turn)
             await turn.wait()
@@ -375,9 +380,10 @@ class Service:
             )
         return durable
 
-    def _limit(self, feed: Feed, callers: Sequence[Caller], deadline: float | str) -> Callable[[], None]:
-        """Give callers until a deadline; returns what calls that off."""
-        seconds = seconds_of(deadline, "deadline")
+    def _limit(self, feed: Feed, callers: Sequence[Caller], seconds: float | None) -> Callable[[], object]:
+        """Give callers so many seconds, if any; returns what calls that off."""
+        if seconds is None:
+            return _nothing
         text = f"the caller's deadline of {seconds:g} s has passed"
 
         def expire() -> None:

@@ -78,6 +78,25 @@ async def test_what_would_collect_for_ever_is_refused() -> None:
         (Pipeline("collecting", on_failure="collect") | sources.Inlet() | sinks.Discard()).service()
 
 
+async def test_arguments_that_mean_nothing_are_refused_and_disturb_nobody() -> None:
+    async with squared().service() as service:
+        wrong: dict[str, Any]
+        for wrong, text in [
+            ({"priority": "high"}, "priority='high': expected a whole number"),
+            ({"priority": 1.5}, "priority=1.5: expected a whole number"),
+            ({"deadline": "3"}, "deadline='3': expected a duration with a unit"),
+            ({"deadline": float("nan")}, "deadline=nan: expected a finite number of seconds"),
+        ]:
+            with pytest.raises(ConfigError, match=text):
+                await service.submit({"n": 1}, **wrong)
+            with pytest.raises(ConfigError, match=text):
+                await service.submit_many([{"n": 1}], **wrong)
+        with pytest.raises(ConfigError, match="not one dict; submit takes one"):
+            await service.submit_many({"n": 1})
+        assert (await service.submit({"n": 3})).record == {"n": 3, "square": 9}
+        assert service.counts().open == 0
+
+
 async def test_without_an_inlet_there_is_nothing_to_submit_to() -> None:
     pipeline = Pipeline("reading") | [1, 2, 3] | sinks.Discard()
     async with pipeline.service() as service:
