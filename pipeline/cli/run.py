@@ -21,8 +21,9 @@ __all__ = ("command",)
 @click.option("--log", type=click.Choice(["json", "text"]), help="Log events, one a line, in place of the progress.")
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning"]),
-    help="Log events of this level and above; info if left out. At debug there is one for each batch.",
+    type=click.Choice(["trace", "debug", "info", "warning"]),
+    help="Log events of this level and above; info if left out. At debug one for each batch and failure, at trace for "
+    "each record.",
 )
 @click.option("--report", metavar="FILE.html", help="Write a page about the run: what it did, plots, what to change.")
 @click.option("--fail-on-dlq", is_flag=True, help="Exit with 3 when this run had dead letters.")

@@ -122,6 +122,8 @@ class _Running:
                 subscribers=[self._event],
             )
         )
+        if request.log_level == "trace":
+            self._supervisor.tell_records()
 
     async def run(self) -> int:
         """Run, say how it ended, and return the exit code."""

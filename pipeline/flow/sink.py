@@ -175,6 +175,8 @@ class SinkActor:
         place = self._run.takes(self.name, batch, started)
         going_on = await self._write(batch, rest)
         self._run.lets_go(place)
+        if self._run.events.records:
+            self._tell_each(batch)
         self._metrics.in_flight -= 1
         seconds = self._run.clock.now() - started
         self._metrics.busy_seconds += seconds
@@ -187,6 +189,12 @@ class SinkActor:
             return going_on
 
         return done
+
+    def _tell_each(self, batch: Batch) -> None:
+        seconds = self._run.clock.now() - batch.admitted
+        for origin in batch.origins():
+            position, key = self._run.position_of(origin), self._run.key_of(origin)
+            self._run.events.emit("record", stage=self.name, position=position, key=key, seconds=seconds)
 
     async def _write(self, batch: Batch, rest: Rest) -> bool:
         """Write a batch and settle it, as far as it gets; returns whether to go on."""

@@ -113,6 +113,10 @@ class Supervisor:
         if self._assembly is not None:
             self._assembly.run.ledger.wake()
 
+    def tell_records(self) -> None:
+        """Make an event of each record that is written; slow, for finding out what became of one."""
+        self._events.records = True
+
     def flush(self) -> None:
         """Let every batcher send on what it has gathered."""
         if self._assembly is not None:
@@ -160,7 +164,7 @@ class Supervisor:
             lately=self.lately(),
             postponed=self._watched.postponed,
             alerts=self._watched.alerts,
-            breakers=self._watched.breakers,
+            breakers={stage.name: stage.breaker for stage in stages if stage.breaker},
         )
 
     def left_behind(self) -> Report | None:

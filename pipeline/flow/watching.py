@@ -41,7 +41,7 @@ class Watch:
         self._assembly: Assembly | None = None
         self._checkpointer: Checkpointer | None = None
         self._window = Window()
-        self._breakers: dict[str, tuple[str, float]] = {}
+        self._open_since: dict[str, float] = {}
         self._was_postponed = False
         self._teller: AlertTeller | None = None
         self._pusher: MetricsPusher | None = None
@@ -54,11 +54,6 @@ class Watch:
     def alerts(self) -> list[str]:
         """What is wrong now, in words."""
         return self._teller.up if self._teller is not None else []
-
-    @property
-    def breakers(self) -> dict[str, str]:
-        """How each circuit breaker is that has opened at least once."""
-        return {stage: state for stage, (state, _) in self._breakers.items()}
 
     @property
     def postponed(self) -> str:
@@ -81,11 +76,12 @@ class Watch:
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Take note of a log event: the breakers tell by these."""
         if name == "breaker":
-            stage, state = str(fields.get("stage")), str(fields.get("state"))
-            before = self._breakers.get(stage)
-            # Half open is open still: nobody knows yet that anything gets through.
-            since = before[1] if before is not None and before[0] != "closed" else self._seconds()
-            self._breakers[stage] = (state, since)
+            stage = str(fields.get("stage"))
+            if fields.get("state") == "closed":
+                self._open_since.pop(stage, None)
+            else:
+                # Half open is open still: nobody knows yet that anything gets through.
+                self._open_since.setdefault(stage, self._seconds())
 
     def tick(self) -> None:
         """Look at the run."""
@@ -142,6 +138,6 @@ class Watch:
         return Seen(
             self._counted(),
             {name: (each.number, each.unsettled) for name, each in assembly.run.ledger.frontiers.items()},
-            {stage: since for stage, (state, since) in self._breakers.items() if state != "closed"},
+            dict(self._open_since),
             lambda source: whereabouts(assembly, source),
         )

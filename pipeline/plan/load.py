@@ -146,7 +146,7 @@ class _Loading:
         if self._problems or config is None:
             raise self._failed()
         topology = assemble(config.name, config, stages)
-        topology.veil = Veil(self._secrets.mask if self._secrets else None, self._hidden(data))
+        topology.veil = Veil(self._secrets.mask if self._secrets else None, self._hidden(cast("dict[str, Any]", data)))
         check_plan(topology, stages, self._say)
         if self._problems:
             raise self._failed()

@@ -12,10 +12,12 @@ Subscriber = Callable[[str, Mapping[str, Any]], None]
 class Events:
     """Hands each event to every subscriber, in order. Without subscribers it costs one call."""
 
-    __slots__ = ("_subscribers", "mask")
+    __slots__ = ("_subscribers", "mask", "records")
 
     def __init__(self, subscribers: tuple[Subscriber, ...] = ()) -> None:
         self._subscribers = list(subscribers)
+        self.records = False
+        """Whether each record that is written is worth an event: slow, so only where somebody asks for it."""
         self.mask: Callable[[str], str] | None = None
         """Hides secrets in every text of a field, where there are any to hide."""
 
@@ -39,8 +41,9 @@ def hidden(value: Any, mask: Callable[[str], str]) -> Any:
     """Return data with every text in it masked, and all else as it is."""
     if isinstance(value, str):
         return mask(value)
-    if isinstance(value, dict):
-        return {name: hidden(inner, mask) for name, inner in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, list):
+    if isinstance(value, Mapping):
+        entries = cast("dict[Any, Any]", value)
+        return {name: hidden(inner, mask) for name, inner in entries.items()}
+    if isinstance(value, list | tuple):
         return [hidden(inner, mask) for inner in cast("list[Any]", value)]
     return value

@@ -10,9 +10,13 @@ from typing import Any, cast
 
 from pipeline.watch.events import Subscriber
 
-__all__ = ("JsonFormatter", "TextFormatter", "escape", "log_events", "masked")
+__all__ = ("TRACE", "JsonFormatter", "TextFormatter", "escape", "log_events", "masked")
 
 Mask = Callable[[str], str]
+
+TRACE = 5
+"""The level of what happens to each record, below `logging.DEBUG`."""
+logging.addLevelName(TRACE, "TRACE")
 
 _LEVELS = {
     "batch": logging.DEBUG,
@@ -20,6 +24,7 @@ _LEVELS = {
     "dead_letter": logging.WARNING,
     "error": logging.ERROR,
     "failed": logging.DEBUG,
+    "record": TRACE,
     "restart": logging.WARNING,
     "retry": logging.WARNING,
     "warning": logging.WARNING,

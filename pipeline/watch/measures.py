@@ -51,7 +51,7 @@ def measures(
         *_laws(laws, named),
         *_channels(status.channels, named),
         *_sources(status.sources, named),
-        _breakers(status, named),
+        *_breakers(found, named),
     ]
 
 
@@ -223,6 +223,9 @@ def _sources(sources: Sequence[SourceStatus], named: Labels) -> Iterator[Metric]
     )
 
 
-def _breakers(status: Status, named: Labels) -> Metric:
-    points = [(named | {"stage": stage}, _BREAKER.get(state, 2.0)) for stage, state in status.breakers.items()]
-    return gauge("pipeline_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", points, "max")
+def _breakers(stages: Sequence[StageMetrics], named: Labels) -> Iterator[Metric]:
+    found = [(named | {"stage": each.name}, each) for each in stages if each.breaker]
+    states = [(labels, _BREAKER.get(each.breaker, 2.0)) for labels, each in found]
+    yield gauge("pipeline_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", states, "max")
+    opened = [(labels, each.breaker_opened) for labels, each in found]
+    yield counter("pipeline_breaker_opened_total", "Times that the circuit breaker has opened.", opened)

@@ -147,7 +147,7 @@ class Status(Struct):
     alerts: list[str] = field(default_factory=list[str])
     """What is wrong now, in words."""
     breakers: dict[str, str] = field(default_factory=dict[str, str])
-    """Stages with a circuit breaker that has opened at least once, and how it is now."""
+    """Stages with a circuit breaker, and how it is: closed, open, half_open."""
 
 
 class Report(Struct, kw_only=True):

@@ -2,7 +2,9 @@
 
 import json
 import signal
+import sys
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from pipeline.testing import ManualClock
 from pipeline.testing.clock import settle
 from stages import batchers, processors, sinks, sources
 from tests.systems.command import Ended, command, start
+
+pytestmark = pytest.mark.anyio
 
 STEPS = '''
 import asyncio
@@ -51,6 +55,19 @@ def take(record):
 
 def pay(record):
     if record["n"] % 7 == 3:
+        raise ValueError("no such account")
+    return record
+
+busy = [True]
+
+def pay_once_more(record):
+    if record["n"] == 5 and busy:
+        busy.clear()
+        raise ConnectionError("busy")
+    return pay(record)
+
+def spoilt(record):
+    if 1000 <= record["n"] < 1200:
         raise ValueError("no such account")
     return record
 
@@ -232,6 +249,18 @@ def test_b7_the_life_of_a_run_is_told_in_structured_log_lines(long_run: Ended) -
 
     assert all({"ts", "level", "event"} <= line.keys() for line in lines)
     names = [line["event"] for line in lines if line["event"] != "batch"]
+    started_stages = [line for line in lines if line["event"] == "stage_started"]
+    assert {(each["stage"], each["workers"]) for each in started_stages} == {
+        (stage, 1) for stage in ("generate", "fixed", "call", "discard")
+    }
+    ended_stages = {line["stage"]: line for line in lines if line["event"] == "stage_completed"}
+    assert {name: line["records"] for name, line in ended_stages.items()} == {
+        "generate": 560,
+        "fixed": 560,
+        "call": 560,
+        "discard": 480,
+    }
+    assert (ended_stages["call"]["failed"], ended_stages["call"]["batches"]) == (80, 56)
     assert names[:2] == ["started", "configured"]
     assert names[-1] == "finished"
     started, configured = long_run.event("started"), long_run.event("configured")
@@ -240,6 +269,106 @@ def test_b7_the_life_of_a_run_is_told_in_structured_log_lines(long_run: Ended) -
     assert configured["workers"] == {"generate": 1, "fixed": 1, "call": 1, "discard": 1}
     assert configured["batch_size"] == {"fixed": 10}
     assert configured["total"] == 560
+
+
+def test_b8_each_record_is_told_with_its_time_its_retries_and_its_failure_only_when_asked(folder: Path) -> None:
+    """JSON lines for each record: written, with its time; tried again, with the error; failed for good."""
+    config = BATCHED.replace("on_failure: skip", "on_failure: dead_letter").replace("checkpoint: none\n", "")
+    config = config.replace("count: 250", "count: 20").replace("steps:pay", "steps:pay_once_more")
+    config = config.replace(
+        "  - sink: discard", "    retry: {attempts: 2, backoff: 1ms}\n  - sink: jsonl\n    with: {path: paid.jsonl}"
+    )
+    quiet = run(folder, config)
+    assert quiet.code == 0, quiet.err
+    assert not quiet.events("record") + quiet.events("failed")
+
+    told = run(
+        folder, config, "--log-level", "trace", "--fresh", "--repeat", "--set", "stages.jsonl.with.mode=overwrite"
+    )
+
+    written = told.events("record")
+    assert len(written) == told.event("finished")["written"] == 17
+    assert {each["level"] for each in written} == {"trace"}
+    assert all(each["seconds"] >= 0 and each["stage"] == "jsonl" for each in written)
+    assert [each["position"] for each in written][:4] == ["n=0", "n=1", "n=2", "n=4"]
+    (again,) = [each for each in told.events("retry") if "busy" in each["error"]]
+    assert (again["level"], again["attempt"]) == ("warning", 1)
+    failed = told.events("failed")
+    assert [(each["position"], each["outcome"]) for each in failed] == [(f"n={n}", "dead_letter") for n in (3, 10, 17)]
+    assert [each["key"] for each in told.events("dead_letter")] == [each["key"] for each in failed]
+
+
+def test_b12_metrics_are_exported_every_so_often_to_whoever_takes_them(folder: Path) -> None:
+    """Processed, failed and active workers, in the text of Prometheus, each interval and at the end."""
+    saving = "import sys; open('pushed', 'a').write(sys.stdin.read())"
+    (folder / "save.py").write_text(saving)
+    config = BATCHED.replace("count: 250, rate: 100000/s", "count: 250, rate: 100/s")
+    config = config.replace(
+        "stages:", f"metrics: {{push: [{json.dumps(sys.executable)}, save.py], every: 1s}}\nstages:"
+    )
+
+    ended = run(folder, config)
+
+    assert ended.code == 0, ended.err
+    pushes = (folder / "pushed").read_text().split("# HELP pipeline_info ")[1:]
+    assert len(pushes) == 3
+    processed = [values(push, "pipeline_source_records_total", outcome="written") for push in pushes]
+    failed = [values(push, "pipeline_source_records_total", outcome="skipped") for push in pushes]
+    assert 0 < processed[0] < processed[1] < processed[2] == 214
+    assert failed[2] == 36
+    assert values(pushes[0], "pipeline_workers", stage="call") == 1
+    assert values(pushes[2], "pipeline_workers_active", stage="call") == 0
+
+
+def values(text: str, name: str, **labels: str) -> float:
+    """Return a value of a metric of this pipeline in the text of a push."""
+    said = ",".join(f'{label}="{value}"' for label, value in {"pipeline": "payments", **labels}.items())
+    return float(text.split(f"\n{name}{{{said}}} ")[1].split("\n")[0])
+
+
+def test_b17_a_failure_rate_over_the_last_while_is_an_alert_also_late_in_a_long_run(folder: Path) -> None:
+    """Over 10 % in the window, not of all the run, tells a command; and so does its end."""
+    (folder / "call.py").write_text("import sys; open('calls', 'a').write(sys.stdin.read() + chr(10))")
+    config = BATCHED.replace("count: 250, rate: 100000/s", "count: 2500, rate: 500/s").replace(
+        "steps:pay", "steps:spoilt"
+    )
+    alerts = f"{{failure_rate: 0.1, window: 1s, command: [{json.dumps(sys.executable)}, call.py]}}"
+    ended = run(folder, config.replace("stages:", f"alerts: {alerts}\nstages:"))
+
+    assert ended.code == 0, ended.err
+    raised, cleared = ended.events("alert")
+    assert (raised["level"], raised["state"], raised["rule"]) == ("warning", "raised", "failure_rate")
+    # Of all records so far it would be less than a tenth.
+    assert ended.event("finished")["skipped"] / ended.event("finished")["read"] < 0.1
+    assert (cleared["level"], cleared["state"]) == ("info", "cleared")
+    told = [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+    assert [(each["pipeline"], each["state"]) for each in told] == [("payments", "raised"), ("payments", "cleared")]
+
+
+async def test_b18_the_throughput_is_that_of_the_last_seconds() -> None:
+    """What came in the last seconds over their length: a run that was fast and stands still is slow at once."""
+    clock = ManualClock()
+
+    async def bursts() -> AsyncIterator[int]:
+        for n in range(1000):
+            yield n
+        await clock.sleep(100)
+        for n in range(50):
+            yield n
+            await clock.sleep(0.2)
+
+    supervisor = (Pipeline("rates") | bursts() | sinks.Discard()).supervisor(clock=clock)
+    seen: list[tuple[float, float]] = []
+    for at in (5.0, 90.0, 109.5):
+        clock.call_at(
+            clock.now() + at, lambda: seen.append((supervisor.lately(10).rate, supervisor.status().lately.rate))
+        )
+    report = await clock.finish(supervisor.run())
+
+    assert seen[0][0] == 200
+    assert seen[1] == (0, 0)
+    assert seen[2][0] == pytest.approx(5, rel=0.1)  # pyright: ignore[reportUnknownMemberType]
+    assert report.throughput == pytest.approx(1050 / 110, rel=0.01)  # pyright: ignore[reportUnknownMemberType]
 
 
 def test_b9_the_run_ends_with_its_summary(long_run: Ended, folder: Path) -> None:

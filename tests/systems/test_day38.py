@@ -4,11 +4,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from pipeline import Pipeline
+from pipeline.stage import Retry
 from pipeline.testing import Wait
-from stages import batchers, sinks
+from stages import batchers, processors, sinks
 from tests.systems.counting import Statements
 from tests.systems.virtual import serve
 
@@ -70,3 +72,34 @@ async def test_d4_rows_go_to_the_database_a_batch_a_statement_and_in_the_order_o
     batches = [ids[start : start + 100] for start in range(0, 1000, 100)]
     assert batches == [sorted(batch) for batch in batches]
     assert ids != sorted(ids)
+
+
+async def test_d6_a_batch_that_is_stuck_is_tried_again_after_its_timeout_and_somebody_is_told() -> None:
+    """``timeout`` ends an attempt that hangs and ``retry`` makes the next; a frontier that stands still is an alert."""
+    calls: list[int] = []
+    told: list[dict[str, Any]] = []
+
+    async def deliver(tasks: list[int]) -> list[int]:
+        calls.append(len(tasks))
+        if len(calls) == 2:
+            await anyio.sleep_forever()
+        return tasks
+
+    pipeline = (
+        Pipeline("tasks", alerts={"stalled": "500ms"})
+        | list(range(300))
+        | batchers.Fixed(size=100)
+        | processors.Call(deliver, batch=True, name="deliver", timeout="1.5s", retry=Retry(attempts=2, backoff="1ms"))
+        | sinks.Discard()
+    )
+    report = await pipeline.run(
+        subscribers=[lambda name, fields: told.append(dict(fields)) if name == "alert" else None]
+    )
+
+    assert calls == [100, 100, 100, 100]
+    assert (report.account.written, report.outcome) == (300, "done")
+    raised, cleared = told
+    assert (raised["state"], raised["stage"], raised["batch"]) == ("raised", "deliver", 100)
+    assert raised["position"].endswith("record 100")
+    assert 0.5 <= raised["age"] <= 1.5
+    assert cleared["state"] == "cleared"

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import Pipeline, PipelineError
+from pipeline import Failed, Pipeline, PipelineError
 from pipeline.testing import ListSource, ManualClock
 from stages import batchers, processors, sinks, sources
 from tests.systems.command import command
@@ -57,6 +58,94 @@ async def test_h2_a_batch_is_written_wholly_or_not_at_all(tmp_path: Path, statem
 
     await pipeline.run()
     assert rows_in(path, "SELECT count(*), count(DISTINCT n), sum(n) FROM jobs") == [(1000, 1000, 499_500)]
+
+
+async def test_h5_metadata_of_a_run_is_on_its_batches_dead_letters_logs_and_metrics(tmp_path: Path) -> None:
+    """Campaign, department, who started it: functions, dead letters, the start's log line and the metrics have it."""
+    (tmp_path / "steps.py").write_text(
+        "def send(record, *, context):\n"
+        "    if record['n'] == 3:\n"
+        "        raise ValueError('no such address')\n"
+        "    return {**record, 'campaign': context.metadata['campaign']}\n"
+    )
+    (tmp_path / "mails.yaml").write_text(MAILS)
+
+    ended = command(tmp_path, "run", "mails.yaml", "--log", "json", "--set", "metadata.campaign=autumn")
+    shown = command(tmp_path, "dlq", "show", "mails.yaml", "1")
+
+    assert ended.code == 0, ended.err
+    assert ended.event("started")["metadata"] == {"campaign": "autumn", "department": "sales", "part": 2}
+    assert all('"campaign":"autumn"' in line for line in (tmp_path / "sent.jsonl").read_text().splitlines())
+    assert 'metadata: {"campaign": "autumn", "department": "sales", "part": 2}' in shown.out
+    assert 'campaign="autumn",department="sales",part="2"} 1\n' in (tmp_path / "metrics.txt").read_text()
+
+
+MAILS = """
+name: mails
+on_failure: dead_letter
+metadata: {campaign: spring, department: sales, part: 2}
+metrics: {push: [sh, -c, "cat > metrics.txt"]}
+stages:
+  - source: generate
+    with: {count: 10}
+  - batcher: fixed
+    with: {size: 4}
+  - processor: call
+    with: {function: "steps:send"}
+  - sink: jsonl
+    with: {path: sent.jsonl}
+"""
+
+
+async def test_h15_each_stage_tells_what_it_processed_its_success_rate_and_its_average_time() -> None:
+    """Records taken, the share that did not fail, and the mean seconds of a batch, for each stage, live and after."""
+    clock = ManualClock()
+
+    async def work(records: list[int]) -> list[int | Failed]:
+        await clock.sleep(0.5)
+        return [Failed(n, ValueError("no")) if n % 4 == 0 else n for n in records]
+
+    pipeline = (
+        Pipeline("jobs", on_failure="skip")
+        | list(range(1000))
+        | batchers.Fixed(size=100)
+        | processors.Call(work, batch=True, name="work")
+        | sinks.Discard()
+    )
+    report = await run(pipeline, clock)
+
+    stages = {stage.name: stage for stage in report.stages}
+    assert (stages["work"].records_in, stages["work"].batches) == (1000, 10)
+    assert stages["work"].success_rate == 0.75
+    assert stages["work"].mean_seconds == pytest.approx(0.5)  # pyright: ignore[reportUnknownMemberType]
+    assert (stages["discard"].records_in, stages["discard"].success_rate) == (750, 1)
+
+
+async def test_h16_statistics_of_a_window_of_an_hour_are_total_average_batch_and_error_rate() -> None:
+    """What was processed in the last hour, the average batch of it, and its error rate, not those of the whole run."""
+    clock = ManualClock()
+
+    async def hours() -> AsyncIterator[list[int]]:
+        for hour in range(3):
+            for _ in range(60):
+                await clock.sleep(60)
+                for n in range(10):
+                    yield [hour, n]
+
+    def work(record: list[int]) -> list[int]:
+        if record[0] == 2 and record[1] < 5:
+            raise ValueError("the third hour is a bad one")
+        return record
+
+    pipeline = Pipeline("jobs", on_failure="skip") | hours() | batchers.Fixed(size=5) | processors.Call(work)
+    supervisor = (pipeline | sinks.Discard()).supervisor(clock=clock)
+    report = await clock.finish(supervisor.run(), within=20_000)
+
+    hour, minute = supervisor.lately(3600), supervisor.status().lately
+    assert hour.seconds == pytest.approx(3600, abs=2)  # pyright: ignore[reportUnknownMemberType]
+    assert (hour.ended, hour.failed, hour.error_rate, hour.average_batch) == (600, 300, 0.5, 5)
+    assert minute.seconds == pytest.approx(60, abs=2)  # pyright: ignore[reportUnknownMemberType]
+    assert report.account.skipped / report.account.read == pytest.approx(1 / 6)  # pyright: ignore[reportUnknownMemberType]
 
 
 async def test_h19_a_thousand_records_are_ten_calls(tmp_path: Path, statements: Statements) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from pipeline import Pipeline
+from pipeline import Failed, Pipeline
 from pipeline.flow.supervisor import Supervisor
-from pipeline.stage import Batcher
+from pipeline.stage import Batcher, Retry
 from pipeline.testing import ListSource, ManualClock, Wait
 from stages import batchers, processors, sinks, sources
 from tests.systems.command import command
@@ -215,6 +215,47 @@ async def _standstill(supervisor: Supervisor) -> int:
         now = supervisor.status().account.read
         read, times = now, times + 1 if now == read else 0
     return read
+
+
+async def test_k14_each_batch_that_ends_is_told_with_its_duration_its_size_and_what_of_it_failed() -> None:
+    """Duration, records, failed ones and the stage; actual against configured size; failures, dead letters, retries."""
+    clock = ManualClock()
+    attempts = 0
+
+    async def handle(records: list[int]) -> list[int | Failed]:
+        nonlocal attempts
+        attempts += 1
+        await clock.sleep(0.25)
+        if attempts == 3:
+            raise ConnectionError("the broker is away")
+        return [Failed(n, ValueError("no")) if n in (7, 8, 21) else n for n in records]
+
+    told: list[dict[str, Any]] = []
+    pipeline = (
+        Pipeline("orders", on_failure="skip")
+        | ListSource(records=list(range(25)), chunk=25)
+        | batchers.Fixed(size=10)
+        | processors.Call(handle, batch=True, retry=Retry(attempts=2, backoff="1s..1s"))
+        | sinks.Discard()
+    )
+    supervisor = pipeline.supervisor(
+        clock=clock, subscribers=[lambda name, fields: told.append(dict(fields)) if name == "batch" else None]
+    )
+    report = await clock.finish(supervisor.run())
+
+    assert [(each["stage"], each["size"], each["failed"]) for each in told] == [
+        ("fixed", 10, 2),
+        ("fixed", 10, 0),
+        ("fixed", 5, 1),
+    ]
+    assert [each["trigger"] for each in told] == ["size", "size", "end"]
+    assert told[0]["seconds"] == 0.25
+    # The one that was tried again took a second or less more, and says so.
+    assert [each["smooth"] for each in told] == [True, True, False]
+    assert 0.5 <= told[2]["seconds"] <= 1.5
+    assert {each["limit"] for each in told} == {10}
+    (handled,) = [stage for stage in report.stages if stage.role == "processor"]
+    assert (handled.retries, handled.failed) == (1, {"skip": 3})
 
 
 @EITHER
