@@ -31,12 +31,12 @@ __all__ = ("ENDPOINTS",)
 
 _PIPELINE = "/api/pipelines/{pipeline}"
 _UNKNOWN = {404: "There is no pipeline of this name."}
-_STATE = {**_UNKNOWN, 409: "The pipeline is in a state in which that can't be done."}
+_STATE = {**_UNKNOWN, 409: "The pipeline is in a state in which that can't be done, or has no such stage."}
 
 
 _SUBMIT = {
     404: "There is no pipeline of this name.",
-    409: "The pipeline has no inlet, or does not run.",
+    409: "The pipeline has no inlet, does not run, or has no such sink or state.",
     422: "The record failed, or the body has another shape.",
     503: "Nothing was done: too many records wait, the pipeline drains, or what it needs can't be reached.",
     504: "The deadline came before the answer.",
@@ -119,7 +119,7 @@ async def _letter(call: Call) -> LetterView:
 
 async def _resize(call: Call) -> PipelineView:
     hosted = call.host[call.path["pipeline"]]
-    hosted.resize(call.body.stage, call.body.concurrency)
+    hosted.resize(call.body.stage, int(call.body.concurrency))
     return hosted.view()
 
 

@@ -39,7 +39,7 @@ _JSON = "application/json"
 
 def make_app(host: Host, access: Access) -> Guard:
     """Return the app of a host."""
-    described = msgspec.json.encode(document(ENDPOINTS, token=bool(access.token)))
+    described = msgspec.json.encode(document(ENDPOINTS, list(host.pipelines), token=bool(access.token)))
     routes = [_route(host, path, endpoints) for path, endpoints in _by_path(ENDPOINTS).items()]
     routes += [
         Route("/api/events", _events(host), methods=["GET"]),
@@ -67,6 +67,7 @@ def _by_path(endpoints: Sequence[Endpoint]) -> dict[str, dict[str, Endpoint]]:
 def _route(host: Host, path: str, endpoints: dict[str, Endpoint]) -> Route:
     async def answer(request: Request) -> Response:
         endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
+        endpoint.check_kind(request.headers.get("content-type", ""))
         query = endpoint.read_query(request.query_params.multi_items())
         body = endpoint.read_body(await request.body()) if endpoint.takes is not None else None
         given = await endpoint.call(Call(host, request.path_params, query, body))

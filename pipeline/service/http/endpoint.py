@@ -55,6 +55,15 @@ class Endpoint:
             raise RequestRefused("query", str(error), 400) from error
         return found
 
+    def check_kind(self, content_type: str) -> None:
+        """Refuse a body that is said to be anything else: a page elsewhere can send other kinds without being asked.
+
+        :raises RequestRefused: when it is.
+        """
+        if self.takes is not None and content_type.partition(";")[0].strip().lower() != "application/json":
+            text = "send Content-Type: application/json, and {} if there is nothing to say"
+            raise RequestRefused("content_type", text, 415)
+
     def read_body(self, body: bytes) -> Any:
         """Return the body.
 

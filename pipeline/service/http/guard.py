@@ -80,8 +80,7 @@ class Guard:
             if not self._access.knows_token(found.get("authorization")):
                 text = "the token is needed: Authorization: Bearer TOKEN"
                 raise RequestRefused("token", text, 401, {"www-authenticate": "Bearer"})
-        if scope["method"] not in _SAFE:
-            self._check_body(found)
+        self._check_body(found)
 
     def _check_origin(self, found: dict[str, str], host: str) -> None:
         site = found.get("sec-fetch-site", "none")
@@ -89,11 +88,6 @@ class Guard:
             raise RequestRefused("origin", "a page of another origin can't do that", 403)
 
     def _check_body(self, found: dict[str, str]) -> None:
-        kind = found.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise RequestRefused(
-                "content_type", "send Content-Type: application/json, and {} if there is nothing to say", 415
-            )
         length = found.get("content-length", "0")
         if not length.isdigit() or int(length) > self._limits.body:
             raise RequestRefused("body", f"a request has at most {self._limits.body:,} bytes", 413)

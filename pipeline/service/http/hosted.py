@@ -130,7 +130,7 @@ class Hosted:
         try:
             self._running().steering.resize(stage, concurrency)
         except ConfigError as error:
-            raise RequestRefused("resize", str(error), 422) from error
+            raise RequestRefused("resize", str(error)) from error
 
     def retarget(self, seconds: float, batcher: str | None) -> None:
         """Let batchers size batches for another target latency.
@@ -140,7 +140,7 @@ class Hosted:
         try:
             self._running().steering.retarget(seconds, batcher)
         except ConfigError as error:
-            raise RequestRefused("retarget", str(error), 422) from error
+            raise RequestRefused("retarget", str(error)) from error
 
     def leave(self) -> None:
         """Drain it, if it runs, and let `run` end."""

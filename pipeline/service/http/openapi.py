@@ -21,8 +21,8 @@ _BODY = {413: "The body is too long.", 415: "The body is not application/json."}
 _TOKEN = {401: "The token is missing or wrong."}
 
 
-def document(endpoints: Sequence[Endpoint], *, token: bool) -> dict[str, Any]:
-    """Return the document of an API; ``token`` says that one is needed."""
+def document(endpoints: Sequence[Endpoint], pipelines: Sequence[str], *, token: bool) -> dict[str, Any]:
+    """Return the document of an API for these pipelines; ``token`` says that one is needed."""
     types = {Refusal, *(each.gives for each in endpoints if each.gives is not str)}
     types |= {each.takes for each in endpoints if each.takes is not None}
     _, components = msgspec.json.schema_components(
@@ -30,7 +30,7 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
-        paths.setdefault(_path(endpoint), {})[endpoint.method.lower()] = _operation(endpoint, token)
+        paths.setdefault(_path(endpoint), {})[endpoint.method.lower()] = _operation(endpoint, pipelines, token)
     found: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "pipeline serve", "version": __version__, "description": _ABOUT},
@@ -49,14 +49,14 @@ _ABOUT = (
 )
 
 
-def _operation(endpoint: Endpoint, token: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, pipelines: Sequence[str], token: bool) -> dict[str, Any]:
     public = not endpoint.path.startswith(("/api", "/metrics"))
     found: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "responses": dict(_responses(endpoint, token and not public)),
     }
-    parameters = [*_path_parameters(endpoint), *_query_parameters(endpoint)]
+    parameters = [*_path_parameters(endpoint, pipelines), *_query_parameters(endpoint)]
     if parameters:
         found["parameters"] = parameters
     if endpoint.takes is not None:
@@ -90,11 +90,13 @@ def _path(endpoint: Endpoint) -> str:
     return endpoint.path.replace(":int}", "}")
 
 
-def _path_parameters(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
+def _path_parameters(endpoint: Endpoint, pipelines: Sequence[str]) -> Iterator[dict[str, Any]]:
     for part in endpoint.path.split("/"):
         if part.startswith("{"):
             name, _, kind = part.strip("{}").partition(":")
-            schema: dict[str, Any] = {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string"}
+            schema: dict[str, Any] = {"type": "string", "enum": list(pipelines)}
+            if kind == "int":
+                schema = {"type": "integer", "minimum": 0}
             yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 

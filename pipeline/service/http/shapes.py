@@ -41,6 +41,8 @@ __all__ = (
 State = Literal["stopped", "starting", "running", "paused", "draining", "finished", "failed"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Positive = Annotated[float, Meta(gt=0, le=86_400.0)]
+# JSON has one kind of number: -3.0 is as whole as -3.
+Whole = Annotated[float, Meta(ge=-1000, le=1000, multiple_of=1)]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -269,7 +271,7 @@ class Submission(Struct, forbid_unknown_fields=True):
 
     record: Any
     deadline: Positive | None = None
-    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    priority: Whole = 0.0
     durable: bool = False
     answer: Name | None = None
 
@@ -279,7 +281,7 @@ class Submissions(Struct, forbid_unknown_fields=True):
 
     records: Annotated[list[Any], Meta(min_length=1, max_length=10_000)]
     deadline: Positive | None = None
-    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    priority: Whole = 0.0
     durable: bool = False
     answer: Name | None = None
 
@@ -309,7 +311,7 @@ class Resize(Struct, forbid_unknown_fields=True):
     """How many batches a stage works on at a time; records, where it takes them singly."""
 
     stage: Name
-    concurrency: Annotated[int, Meta(ge=1, le=10_000)]
+    concurrency: Annotated[float, Meta(ge=1, le=10_000, multiple_of=1)]
 
 
 class Retarget(Struct, forbid_unknown_fields=True):

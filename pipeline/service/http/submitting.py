@@ -22,7 +22,7 @@ async def submit(hosted: Hosted, wanted: Submission) -> Answer:
         answer = await service.submit(
             wanted.record,
             deadline=wanted.deadline,
-            priority=wanted.priority,
+            priority=int(wanted.priority),
             durable=wanted.durable,
             answer=wanted.answer,
         )
@@ -41,7 +41,7 @@ async def submit_many(hosted: Hosted, wanted: Submissions) -> Answers:
         answers = await service.submit_many(
             wanted.records,
             deadline=wanted.deadline,
-            priority=wanted.priority,
+            priority=int(wanted.priority),
             durable=wanted.durable,
             answer=wanted.answer,
         )
@@ -68,11 +68,7 @@ def _refused(hosted: Hosted, error: SubmitError | ConfigError) -> RequestRefused
         return RequestRefused("deadline", text, 504)
     if isinstance(error, Closed):
         return RequestRefused("closed", text, 503)
-    return (
-        RequestRefused("config", text, 422)
-        if isinstance(error, ConfigError)
-        else RequestRefused("unfinished", text, 503)
-    )
+    return RequestRefused("config", text) if isinstance(error, ConfigError) else RequestRefused("unfinished", text, 503)
 
 
 def _refusal(refused: RequestRefused) -> Refusal:
