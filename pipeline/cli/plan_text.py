@@ -6,7 +6,9 @@ from typing import Any, cast
 from msgspec import structs
 
 from pipeline.plan.graph import to_text
+from pipeline.plan.keys import PipelineConfig
 from pipeline.plan.topology import PlannedStage, Topology, channel_of
+from pipeline.plan.watching import told_text
 from pipeline.stage import Processor, Sink, Source
 from pipeline.units import format_duration, format_size
 
@@ -57,6 +59,20 @@ def _times(topology: Topology) -> Iterator[str]:
     endless = [stage.name for stage in topology.sources if isinstance(stage.spec, Source) and stage.spec.endless()]
     if endless:
         yield f"endless: {', '.join(endless)}; a signal is the normal end"
+    yield from _told(topology.config)
+
+
+def _told(config: PipelineConfig) -> Iterator[str]:
+    """Yield who is told how a run fares, without what may be a secret."""
+    if config.alerts is not None:
+        rules = ("failure_rate", "stalled", "backlog", "breaker")
+        asked = [name for name in rules if getattr(config.alerts, name) is not None]
+        whom = told_text(config.alerts.webhook, config.alerts.command)
+        yield f"alerts: {', '.join(asked)}; to the log{f' and {whom}' if whom else ''}"
+    if config.metrics is not None:
+        push, every = config.metrics.push, float(config.metrics.every)
+        whom = told_text(push, None) if isinstance(push, str) else told_text(None, push)
+        yield f"metrics: every {format_duration(every)} to {whom}"
 
 
 def _bounds(stage: PlannedStage) -> str:

@@ -87,3 +87,12 @@ def test_a_config_is_a_file(command: Command, verb: str) -> None:
     ran = command(verb, "-")
     assert ran.code == 2
     assert "a config is a file" in ran.err
+
+
+def test_the_plan_says_who_is_told_without_what_may_be_a_secret(command: Command) -> None:
+    told = "alerts: {stalled: 1m, webhook: 'https://me:hunter2@h/T0KEN'}\n"
+    told += "metrics: {push: [tell, T0KEN], every: 5s}\n"
+    command.write("told.yaml", TO_JSONL.replace("stages:", f"{told}stages:"))
+    lines = command("check", "told.yaml").out.splitlines()
+    assert "alerts: stalled; to the log and webhook at https://h" in lines
+    assert "metrics: every 5s to command tell" in lines
