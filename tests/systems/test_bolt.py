@@ -519,3 +519,37 @@ def wait_for(path: Path, at_least: int = 0) -> None:
     while not path.exists() or path.stat().st_size < at_least:
         assert time.monotonic() < until, f"{path.name} did not come"
         time.sleep(0.01)
+
+
+def test_b11_what_fails_as_often_as_allowed_goes_to_the_dead_letter_queue_and_back_once_mended(folder: Path) -> None:
+    """A record is a dead letter once its retries are used up, and can be replayed when the cause is gone."""
+    config = ACCOUNTS.format(function="steps:pay")
+    ended = run(folder, config, "--fail-on-dlq")
+
+    assert ended.code == 3
+    assert [each["attempt"] for each in ended.events("retry")] == [1, 2] * 2
+    listed = command(folder, "dlq", "list", "payments.yaml", "--json").out.splitlines()
+    letters = [json.loads(line) for line in listed]
+    assert [(each["record"]["n"], each["attempts"], each["error_type"]) for each in letters] == [
+        (3, 3, "ValueError"),
+        (10, 3, "ValueError"),
+    ]
+    (folder / "payments.yaml").write_text(ACCOUNTS.format(function="steps:take"))
+    assert command(folder, "dlq", "replay", "payments.yaml").code == 0
+    assert command(folder, "dlq", "list", "payments.yaml", "--json").out == ""
+    paid = [json.loads(line)["n"] for line in (folder / "paid.jsonl").read_text().splitlines()]
+    assert sorted(paid) == list(range(14))
+
+
+ACCOUNTS = """
+name: payments
+stages:
+  - source: generate
+    with: {{count: 14, record: {{n: n}}}}
+  - processor: call
+    with: {{function: "{function}"}}
+    retry: {{attempts: 3, backoff: 1ms..2ms}}
+    on_failure: dead_letter
+  - sink: jsonl
+    with: {{path: paid.jsonl}}
+"""

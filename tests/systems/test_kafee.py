@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import Failed, Pipeline
 from pipeline.flow.supervisor import Supervisor
+from pipeline.settle.cut import Letter
 from pipeline.stage import Batcher, Retry
 from pipeline.testing import ListSource, ManualClock, Wait
 from stages import batchers, processors, sinks, sources
@@ -326,3 +327,71 @@ async def test_k16_a_drain_flushes_the_partial_batch() -> None:
 
     assert [(call.began, call.records) for call in service.calls] == [(1.0, [0, 1, 2, 3, 4])]
     assert supervisor.status().account.unsettled == 0
+
+
+async def test_k6_a_stage_gives_up_after_three_retries_and_all_stages_share_one_dead_letter_queue(
+    tmp_path: Path,
+) -> None:
+    """``dead_letter_max_retries: 3``; a shared queue of dead letters, or one for each stage."""
+    pipeline = (
+        Pipeline(
+            "k6",
+            on_failure="dead_letter",
+            dead_letter={"sink": sinks.Jsonl(path=tmp_path / "dead" / "{stage}.jsonl")},
+            checkpoint={"path": str(tmp_path / "k6.db")},
+        )
+        | ListSource([{"n": n} for n in range(6)])
+        | processors.Call(_refuse_even, name="even", retry=Retry(attempts=4, backoff="1ms"))
+        | processors.Call(_refuse_three, name="three")
+        | sinks.Jsonl(path=tmp_path / "out.jsonl")
+    )
+    (tmp_path / "dead").mkdir()
+    await pipeline.run()
+
+    shared = await pipeline.dead_letters()
+    assert sorted((each.stage, each.record["n"], each.attempts) for each in shared) == [
+        ("even", 0, 4),
+        ("even", 2, 4),
+        ("even", 4, 4),
+        ("three", 3, 1),
+    ]
+    own = [json.loads(line)["record"]["n"] for line in (tmp_path / "dead" / "even.jsonl").read_text().splitlines()]
+    assert sorted(own) == [0, 2, 4]
+
+
+async def test_k8_a_hook_is_told_of_each_dead_letter_with_its_attempts(tmp_path: Path) -> None:
+    """``handle_dead_letter(record, {retry_count})``; here ``on_dead_letter(letter, attempts)``, after it was saved."""
+    told: list[tuple[int, int, int]] = []
+
+    async def on_dead_letter(letter: Letter, attempts: int) -> None:
+        saved = [each.id for each in await pipeline.dead_letters()]
+        assert letter.id in saved
+        told.append((letter.record["n"], attempts, letter.replays))
+
+    pipeline = (
+        Pipeline(
+            "k8",
+            on_failure="dead_letter",
+            on_dead_letter=on_dead_letter,
+            checkpoint={"path": str(tmp_path / "k8.db")},
+        )
+        | ListSource([{"n": n} for n in range(4)])
+        | processors.Call(_refuse_even, retry=Retry(attempts=2, backoff="1ms"))
+        | sinks.Jsonl(path=tmp_path / "out.jsonl")
+    )
+    await pipeline.run()
+    await pipeline.replay()
+
+    assert told == [(0, 2, 0), (2, 2, 0), (0, 2, 1), (2, 2, 1)]
+
+
+def _refuse_even(record: dict[str, Any]) -> dict[str, Any]:
+    if record["n"] % 2 == 0:
+        raise ValueError("even")
+    return record
+
+
+def _refuse_three(record: dict[str, Any]) -> dict[str, Any]:
+    if record["n"] == 3:
+        raise ValueError("three")
+    return record
