@@ -27,10 +27,11 @@ __all__ = ("command",)
 def command(
     config: str, names: tuple[str, ...], file: str | None, settings: tuple[str, ...], allow_code: tuple[str, ...]
 ) -> int:
-    """Run the cases of a config: what goes in, and what must come out; all of them, or those named.
+    """Run the cases beside a config: what goes in, and what must come out.
 
-    Sources and sinks are replaced by lists in memory and time is virtual, so nothing outside is touched but by
-    functions of your own; a case can mock those. Exits with 1 when a case fails, with 2 when config or cases are wrong.
+    All of them, or those named. Sources and sinks are replaced by lists in memory and time is virtual, so nothing
+    outside is touched but by functions of your own; a case can mock those. Exits with 1 when a case fails, with 2 when
+    config or cases are wrong.
 
     \b
     cases:                                     # delays.tests.yaml, beside delays.yaml

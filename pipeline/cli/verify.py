@@ -28,9 +28,18 @@ _FAILURES = 5
 
 @click.command("verify")
 @click.argument("config")
-@click.option("--runs", type=click.IntRange(min=1), default=18, show_default=True, help="Broken runs.")
-@click.option("--records", type=click.IntRange(min=1), default=1000, show_default=True, help="Of each source at most.")
-@click.option("--seed", type=int, help="Decides what goes wrong and when; a new one each time if left out.")
+@click.option("--runs", metavar="N", type=click.IntRange(min=1), default=18, show_default=True, help="Broken runs.")
+@click.option(
+    "--records",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Of each source at most.",
+)
+@click.option(
+    "--seed", metavar="N", type=int, help="Decides what goes wrong and when; a new one each time if left out."
+)
 @config_options
 @click.pass_obj
 def command(
@@ -42,12 +51,12 @@ def command(
     settings: tuple[str, ...],
     allow_code: tuple[str, ...],
 ) -> int:
-    """Break a pipeline on a sample of its input, and compare what its sinks hold in the end with an unbroken run.
+    """Kill a pipeline again and again on a sample of its input; count what is lost or repeated.
 
     Runs it in child processes that are killed at random moments and at steps (around a write, a sync, a checkpoint),
-    stopped by SIGTERM, and whose stages fail and are slow; each goes on until it is done. Counts the records lost,
-    repeated and reordered, and holds them against what `check` says of each sink. A file's lines and a table's rows are
-    its records.
+    stopped by SIGTERM, and whose stages fail and are slow; each goes on until it is done. Compares what the sinks hold
+    then with an unbroken run, and that with what `check` says of each sink. A file's lines and a table's rows are its
+    records.
 
     Reads the head of the real input; state and outputs are in a folder of their own, which functions run in too. What
     functions do elsewhere, they do for real. Batches are smaller, and checkpoints and attempts closer, than configured.
