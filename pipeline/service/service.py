@@ -1,7 +1,7 @@
 """A pipeline that runs inside of an async program, as long as that needs it, and answers whoever submits a record."""
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +9,13 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pipeline.clock import Clock, SystemClock
-from pipeline.errors import Closed, ConfigError, DeadlinePassed, Overloaded, PipelineError, Refused
+from pipeline.errors import Closed, ConfigError, PipelineError
 from pipeline.flow.steering import Steering
 from pipeline.flow.supervisor import Supervisor, failure_of
 from pipeline.plan.topology import Topology
 from pipeline.service.answers import Answer, Answers, Caller, Counts, Turn
 from pipeline.service.checks import check_many, check_priority, check_service, seconds_of, sink_of
+from pipeline.service.entrance import Entrance
 from pipeline.service.events import EventStream, ServiceEvent
 from pipeline.stage import Feed
 from pipeline.watch.events import Subscriber
@@ -61,6 +62,7 @@ class Service:
             witness=self._answers,
         )
         self._feeds: Mapping[str, Feed] = {}
+        self._entrances: dict[str, Entrance] = {}
         self._group: TaskGroup | None = None
         self._began = anyio.Event()
         self._ended = anyio.Event()
@@ -168,22 +170,12 @@ class Service:
         :raises Closed: when the service drains, has ended or has failed.
         :raises Unfinished: when it ended before the record was through.
         """
-        name, feed = self._inlet(source)
+        name, entrance = self._entrance(source)
         check_priority(priority)
         seconds = None if deadline is None else seconds_of(deadline, "deadline")
         turn = Turn()
         caller = Caller(record, turn, name, priority, self._wanted(answer), self._may_last(durable))
-        self._answers.enter((caller,))
-        call_off = self._limit(feed, (caller,), seconds)
-        try:
-            if not caller.done:
-                self._put(feed, caller)
-                await turn.wait()
-        except BaseException:
-            self._leave(feed, caller)
-            raise
-        finally:
-            call_off()
+        await entrance.pass_through((caller,), turn, seconds)
         if caller.error is not None:
             raise caller.error
         return caller.answer()
@@ -206,23 +198,13 @@ class Service:
         :raises Overloaded: when the inlet was full before the first record.
         :raises Closed: when the service took none.
         """
-        name, feed = self._inlet(source)
+        name, entrance = self._entrance(source)
         check_priority(priority)
         check_many(records)
         seconds = None if deadline is None else seconds_of(deadline, "deadline")
         turn, sink, lasting = Turn(), self._wanted(answer), self._may_last(durable)
         callers = [Caller(record, turn, name, priority, sink, lasting) for record in records]
-        self._answers.enter(callers)
-        call_off = self._limit(feed, callers, seconds)
-        try:
-            await self._put_many(feed, callers, turn)
-            await turn.wait()
-        except BaseException:
-            for caller in callers:
-                self._leave(feed, caller)
-            raise
-        finally:
-            call_off()
+        await entrance.pass_through(callers, turn, seconds)
         return [caller.answer() for caller in callers]
 
     # --- watching ---
@@ -325,6 +307,7 @@ class Service:
         self._feeds = self._supervisor.feeds()
         for name, feed in self._feeds.items():
             feed.numbered = partial(self._answers.numbered, name)
+            self._entrances[name] = Entrance(self.name, feed, self._answers, self._clock, lambda: self._closed)
         self._answers.waiting = lambda: sum(feed.waiting for feed in self._feeds.values())
         self._answers.request_cut = self._supervisor.cut_soon
         self._closed = ""
@@ -332,6 +315,8 @@ class Service:
         self._began.set()
 
     def _end(self) -> None:
+        if self._report is None and self._failure is None:
+            self._failure = PipelineError(f"service '{self.name}' was cancelled")
         why = f"has failed: {self._failure}" if self._failure is not None else "has ended"
         self._closed = why
         for feed in self._feeds.values():
@@ -357,7 +342,7 @@ class Service:
 
     # --- inside: submitting ---
 
-    def _inlet(self, source: str | None) -> tuple[str, Feed]:
+    def _entrance(self, source: str | None) -> tuple[str, Entrance]:
         if not self._inlets:
             raise ConfigError(f"pipeline '{self.name}' has no inlet to submit to; begin it with sources.Inlet()")
         if source is None and len(self._inlets) > 1:
@@ -368,7 +353,7 @@ class Service:
         if self._closed:
             self._answers.counts.refused += 1
             raise self._refusal()
-        return name, self._feeds[name]
+        return name, self._entrances[name]
 
     def _wanted(self, answer: str | None) -> str | None:
         return self._sink if answer is None else sink_of(self._topology, answer)
@@ -380,79 +365,5 @@ class Service:
             )
         return durable
 
-    def _limit(self, feed: Feed, callers: Sequence[Caller], seconds: float | None) -> Callable[[], object]:
-        """Give callers so many seconds, if any; returns what calls that off."""
-        if seconds is None:
-            return _nothing
-        text = f"the caller's deadline of {seconds:g} s has passed"
-
-        def expire() -> None:
-            for caller in callers:
-                feed.withdraw(caller)
-                self._answers.expire(caller, DeadlinePassed(text, caller.number >= 0))
-
-        if seconds <= 0:
-            expire()
-            return _nothing
-        return self._clock.call_at(self._clock.now() + seconds, expire)
-
-    def _put(self, feed: Feed, caller: Caller) -> None:
-        try:
-            feed.put_nowait(caller)
-        except anyio.WouldBlock:
-            self._answers.refuse(caller, self._overloaded(feed))
-        except anyio.ClosedResourceError:
-            self._answers.refuse(caller, self._refusal())
-
-    async def _put_many(self, feed: Feed, callers: Sequence[Caller], turn: Turn) -> None:
-        """Put callers in line, no more at a time than leaves others room; done when the last is in."""
-        most = max(1, feed.capacity // 2)
-        for index, caller in enumerate(callers):
-            rest = len(callers) - index
-            await turn.wait(rest + most - 1, low=rest + most // 2)
-            if caller.done:
-                continue
-            try:
-                feed.put_nowait(caller)
-            except anyio.WouldBlock:
-                if index == 0:
-                    self._refuse(callers, self._overloaded(feed))
-                    raise self._overloaded(feed) from None
-                await self._put_patiently(feed, caller, turn)
-            except anyio.ClosedResourceError:
-                self._refuse(callers[index:], self._refusal())
-                if index == 0:
-                    raise self._refusal() from None
-                return
-
-    async def _put_patiently(self, feed: Feed, caller: Caller, turn: Turn) -> None:
-        """Wait for room, as long as the caller would."""
-        with anyio.CancelScope() as scope:
-            turn.on_late = scope.cancel
-            try:
-                await feed.put(caller)
-            except anyio.ClosedResourceError:
-                self._answers.refuse(caller, self._refusal())
-            finally:
-                turn.on_late = _nothing
-        if caller.done:
-            feed.withdraw(caller)
-
-    def _refuse(self, callers: Iterable[Caller], error: Refused) -> None:
-        for caller in callers:
-            self._answers.refuse(caller, error)
-
-    def _leave(self, feed: Feed, caller: Caller) -> None:
-        feed.withdraw(caller)
-        self._answers.leave(caller)
-
-    def _overloaded(self, feed: Feed) -> Overloaded:
-        many = f"{feed.waiting:,} records wait, as many as the inlet's capacity allows"
-        return Overloaded(f"service '{self.name}' is overloaded: {many}")
-
     def _refusal(self) -> Closed:
-        return Closed(f"service '{self.name}' {self._closed or 'takes no more records'}")
-
-
-def _nothing() -> None:
-    """Do nothing."""
+        return Closed(f"service '{self.name}' {self._closed}")

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pipeline import Closed, DeadlineError, Pipeline, RecordFailed, Refused, Unavailable, Unfinished
+from pipeline import Closed, DeadlineError, Pipeline, PipelineError, RecordFailed, Refused, Unavailable, Unfinished
 from pipeline.stage import Retry
 from pipeline.testing import ManualClock
 from stages import batchers, processors, sinks, sources
@@ -151,6 +151,8 @@ async def test_cancelled_it_ends_at_once_and_tells_everybody() -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, Unfinished | Refused) for result in results)
     assert service.counts().open == 0
+    with pytest.raises(PipelineError, match="was cancelled"):
+        await service.wait()
 
 
 async def test_drain_and_wait_may_be_called_by_several_and_again() -> None:

@@ -80,13 +80,13 @@ async def test_what_would_collect_for_ever_is_refused() -> None:
 
 async def test_arguments_that_mean_nothing_are_refused_and_disturb_nobody() -> None:
     async with squared().service() as service:
-        wrong: dict[str, Any]
-        for wrong, text in [
+        cases: list[tuple[dict[str, Any], str]] = [
             ({"priority": "high"}, "priority='high': expected a whole number"),
             ({"priority": 1.5}, "priority=1.5: expected a whole number"),
             ({"deadline": "3"}, "deadline='3': expected a duration with a unit"),
             ({"deadline": float("nan")}, "deadline=nan: expected a finite number of seconds"),
-        ]:
+        ]
+        for wrong, text in cases:
             with pytest.raises(ConfigError, match=text):
                 await service.submit({"n": 1}, **wrong)
             with pytest.raises(ConfigError, match=text):
