@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import isfinite
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.nearest import did_you_mean
@@ -66,7 +67,7 @@ def check_priority(priority: object) -> None:
         raise ConfigError(f"priority={priority!r}: expected a whole number; the highest goes first")
 
 
-def check_many(records: object) -> None:
+def check_many(records: Any) -> None:
     """Refuse one record where several are expected: its parts are hardly meant.
 
     :raises ConfigError: when it is a mapping or a text.
