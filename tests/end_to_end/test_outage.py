@@ -1,5 +1,8 @@
 """A dependency that is down for a while: what is held, what is blamed, and what a stop does in the middle of it."""
 
+import json
+import signal
+import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +19,7 @@ from pipeline.stage import CircuitBreaker, RateLimit, Retry, Writer
 from pipeline.testing import ListSink, ListSource, ManualClock, PlainListSink, Wait
 from stages import batchers, processors, sinks
 from tests.flow.driving import Writes
+from tests.systems.command import command, start
 
 pytestmark = pytest.mark.anyio
 
@@ -291,3 +295,52 @@ async def test_a_drain_leaves_what_waits_for_the_rate_unsettled_and_keeps_what_i
     assert sink.records == list(range(10))
     assert report.account.unsettled == 90
     assert clock.now() < 11
+
+
+GATE = """
+name: gate
+stages:
+  - source: generate
+    with: {count: 1000}
+  - batcher: fixed
+    with: {size: 50}
+  - processor: call
+    with: {function: "gate:send", batch: true}
+    retry: {attempts: 2, backoff: 1ms}
+    circuit_breaker: {failures: 3, reset: 200ms}
+    on_failure: dead_letter
+  - sink: jsonl
+    with: {path: out.jsonl}
+"""
+SEND = """
+from pathlib import Path
+def send(records):
+    if records[0]["n"] >= 200 and not Path("up").exists():
+        Path("down").touch()
+        raise ConnectionError("refused")
+    return records
+"""
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_the_command_waits_an_outage_out_or_is_stopped_in_the_middle_of_it_and_loses_nothing(
+    tmp_path: Path, stopped: bool
+) -> None:
+    (tmp_path / "gate.yaml").write_text(GATE)
+    (tmp_path / "gate.py").write_text(SEND)
+    process = start(tmp_path, "run", "gate.yaml", "--log", "json")
+    until = time.monotonic() + 20
+    while not (tmp_path / "down").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.6)
+    if stopped:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 143, process.communicate()[1]
+    (tmp_path / "up").touch()
+    process.communicate(timeout=20)
+    if stopped:
+        assert command(tmp_path, "run", "gate.yaml").code == 0
+    else:
+        assert process.returncode == 0
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == list(range(1000))

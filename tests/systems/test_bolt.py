@@ -12,10 +12,13 @@ import anyio
 import pytest
 
 from pipeline import Pipeline
-from pipeline.testing import ManualClock
+from pipeline.errors import Unavailable
+from pipeline.stage import RateLimit, Retry
+from pipeline.testing import ListSource, ManualClock
 from pipeline.testing.clock import settle
 from stages import batchers, processors, sinks, sources
 from tests.systems.command import Ended, command, start
+from tests.systems.virtual import run as run_virtually
 
 pytestmark = pytest.mark.anyio
 
@@ -553,3 +556,109 @@ stages:
   - sink: jsonl
     with: {{path: paid.jsonl}}
 """
+
+
+@pytest.mark.anyio
+async def test_b4_waits_grow_have_jitter_and_a_cap_and_hold_no_worker() -> None:
+    """Waits between attempts are drawn below a bound that doubles up to a cap; meanwhile others use the worker."""
+    clock = ManualClock()
+    waits: list[float] = []
+    ended: dict[int, float] = {}
+
+    async def work(record: int) -> int:
+        await clock.sleep(0.1)
+        if record < 2:
+            raise Unavailable
+        ended[record] = clock.now()
+        return record
+
+    pipeline = (
+        Pipeline("waits", checkpoint="none", on_failure="skip")
+        | ListSource(records=list(range(22)), chunk=100)
+        | processors.Call(work, concurrency=2, retry=Retry(attempts=8, backoff=(1.0, 8.0)))
+        | sinks.Discard()
+    )
+    supervisor = pipeline.supervisor(
+        clock=clock, subscribers=[lambda name, fields: waits.append(fields["wait"]) if name == "retry" else None]
+    )
+    report = await clock.finish(supervisor.run())
+
+    assert report.account.skipped == 2 and len(waits) == 14
+    for attempt in range(7):
+        assert max(waits[2 * attempt : 2 * attempt + 2]) <= min(8.0, 2.0**attempt)
+    assert len(set(waits)) == 14
+    # Twenty records of 0.1 s each by two workers, while two others are tried again: as if these weren't there.
+    assert max(ended.values()) < 1.0 + 8 * 0.2
+
+
+@pytest.mark.anyio
+async def test_b5_what_fails_is_listed_with_record_error_attempts_and_place() -> None:
+    """Under ``collect`` the report has an outcome for each record that failed; all others were written."""
+    clock = ManualClock()
+
+    def pay(record: int) -> int:
+        if record in (3, 8):
+            raise ValueError(f"no account {record}")
+        return record
+
+    pipeline = (
+        Pipeline("outcomes", checkpoint="none", on_failure="collect")
+        | ListSource(records=list(range(10)), name="orders")
+        | processors.Call(pay, name="pay", retry=Retry(attempts=3, backoff=0.01))
+        | sinks.Discard()
+    )
+    report = await run_virtually(pipeline, clock)
+
+    found = [(each["stage"], each["position"], each["record"], each["attempts"]) for each in report.errors]
+    assert found == [("pay", "orders[3]", "3", 3), ("pay", "orders[8]", "8", 3)]
+    assert "no account 3" in report.errors[0]["error"]
+    assert report.account.written == 8
+
+
+def test_b14_a_breaker_round_a_call_is_told_when_it_opens_and_when_records_go_through_again(folder: Path) -> None:
+    """A call that is refused five times on end opens the breaker, with a warning; the next success closes it."""
+    (folder / "steps.py").write_text(FLAKY)
+    config = REFUSED.replace("count: 1}", "count: 20}").replace("attempts: 7", "attempts: 20")
+    ended = run(folder, config.replace("  - sink", "    circuit_breaker: {failures: 5, reset: 50ms}\n  - sink"))
+
+    assert ended.code == 0, ended.err
+    told = ended.events("breaker")
+    states = [each["state"] for each in told]
+    assert states == [*["open"] * (len(told) - 1), "closed"] and len(told) > 1
+    assert told[0]["level"] == "warning" and "the gateway is down" in told[0]["error"]
+    assert len((folder / "paid.jsonl").read_text().splitlines()) == 20
+
+
+FLAKY = """
+calls = 0
+
+def refuse(record):
+    global calls
+    calls += 1
+    if calls <= 16:
+        raise ConnectionError("the gateway is down")
+    return record
+"""
+
+
+@pytest.mark.anyio
+async def test_b15_a_rate_of_100_a_second_with_a_burst_of_10_is_the_stages_not_each_workers() -> None:
+    """``rate_limit`` is one bucket for the stage: ten workers together make 100 calls a second, and 10 at once."""
+    clock = ManualClock()
+    calls: list[float] = []
+
+    async def work(record: int) -> int:
+        calls.append(clock.now())
+        await anyio.lowlevel.checkpoint()
+        return record
+
+    pipeline = (
+        Pipeline("limited", checkpoint="none")
+        | ListSource(records=list(range(500)), chunk=500)
+        | processors.Call(work, concurrency=10, rate_limit=RateLimit(rate="100/s", burst=10))
+        | sinks.Discard()
+    )
+    await run_virtually(pipeline, clock)
+
+    assert sum(at < 0.005 for at in calls) == 10
+    assert calls[-1] == pytest.approx(4.9, abs=0.05)

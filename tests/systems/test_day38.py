@@ -8,11 +8,13 @@ import anyio
 import pytest
 
 from pipeline import Pipeline
+from pipeline.batch import Failed
+from pipeline.errors import Unavailable
 from pipeline.stage import Retry
-from pipeline.testing import Wait
+from pipeline.testing import ListSource, ManualClock, PlainListSink, Wait
 from stages import batchers, processors, sinks
 from tests.systems.counting import Statements
-from tests.systems.virtual import serve
+from tests.systems.virtual import run, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -103,3 +105,46 @@ async def test_d6_a_batch_that_is_stuck_is_tried_again_after_its_timeout_and_som
     assert raised["position"].endswith("record 100")
     assert 0.5 <= raised["age"] <= 1.5
     assert cleared["state"] == "cleared"
+
+
+async def test_d2_three_retries_are_four_attempts_and_no_more() -> None:
+    """``retry: {attempts: 4}`` is a first attempt and three retries; then ``on_failure`` has it."""
+    calls: list[int] = []
+
+    def work(record: int) -> int:
+        calls.append(record)
+        raise ValueError("never")
+
+    pipeline = (
+        Pipeline("retries", checkpoint="none", on_failure="skip")
+        | ListSource(records=[1])
+        | processors.Call(work, retry=Retry(attempts=4, backoff=1.0))
+        | sinks.Discard()
+    )
+    report = await run(pipeline, ManualClock())
+
+    assert calls == [1] * 4
+    assert report.account.skipped == 1
+
+
+async def test_d5_of_a_batch_that_failed_in_part_only_that_part_is_tried_again() -> None:
+    """Results say which records failed; these alone are tried again, and order is kept."""
+    calls: list[list[int]] = []
+
+    def work(records: list[int]) -> list[Any]:
+        calls.append(records)
+        first = len(calls) == 1
+        return [Failed(n, Unavailable()) if first and n % 10 == 3 else n for n in records]
+
+    sink = PlainListSink()
+    pipeline = (
+        Pipeline("parts", checkpoint="none")
+        | ListSource(records=list(range(100)), chunk=100)
+        | batchers.Fixed(size=100)
+        | processors.Call(work, batch=True, retry=Retry(attempts=3, backoff=1.0))
+        | sink
+    )
+    report = await run(pipeline, ManualClock())
+
+    assert calls == [list(range(100)), [3, 13, 23, 33, 43, 53, 63, 73, 83, 93]]
+    assert sink.records == list(range(100)) and report.account.written == 100

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import Failed, Pipeline, PipelineError
-from pipeline.testing import ListSource, ManualClock
+from pipeline.testing import ListSource, ManualClock, PlainListSink
 from stages import batchers, processors, sinks, sources
 from tests.systems.command import command
 from tests.systems.counting import Statements
@@ -261,3 +261,45 @@ def rows_in(path: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
     finally:
         connection.close()
+
+
+def send(record: int) -> int:
+    """Fail for each seventh."""
+    if record % 7 == 3:
+        raise ValueError(f"bounced: {record}")
+    return record
+
+
+async def mailed(on_failure: Any) -> tuple[Any, list[int]]:
+    """Return the report of mailing thirty, and who got it."""
+    sink = PlainListSink()
+    pipeline = (
+        Pipeline("mail", checkpoint="none", on_failure=on_failure)
+        | ListSource(records=list(range(30)))
+        | processors.Call(send, name="send")
+        | sink
+    )
+    return await run(pipeline, ManualClock()), sink.records
+
+
+async def test_h7_continue_on_error_is_skip() -> None:
+    """``on_failure: skip`` goes on with the others and counts what failed."""
+    report, got = await mailed("skip")
+    assert got == [n for n in range(30) if n % 7 != 3]
+    assert report.exit_code == 0 and report.account.skipped == 4 and report.errors == []
+
+
+async def test_h8_fail_fast_is_stop() -> None:
+    """``on_failure: stop`` ends with the first failure; what came before it is written, nothing behind it."""
+    report, got = await mailed("stop")
+    assert got == [0, 1, 2]
+    assert report.exit_code == 1 and "bounced: 3" in report.error and report.account.written == 3
+
+
+async def test_h9_collect_errors_is_collect() -> None:
+    """``on_failure: collect`` goes on and lists every error with its record in the report."""
+    report, got = await mailed("collect")
+    assert got == [n for n in range(30) if n % 7 != 3]
+    assert {each["record"]: each["error"].partition(" (")[0] for each in report.errors} == {
+        str(n): f"ValueError: bounced: {n}" for n in (3, 10, 17, 24)
+    }

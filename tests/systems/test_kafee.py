@@ -1,6 +1,7 @@
 """Rows K of the checklist: what the system "Kafee batch guide" promises."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import anyio
 import pytest
 
 from pipeline import Failed, Pipeline
+from pipeline.batch import Failed
 from pipeline.flow.supervisor import Supervisor
 from pipeline.settle.cut import Letter
 from pipeline.stage import Batcher, Retry
-from pipeline.testing import ListSource, ManualClock, Wait
+from pipeline.testing import ListSource, ManualClock, PlainListSink, Wait
 from stages import batchers, processors, sinks, sources
-from tests.systems.command import command
+from tests.systems.command import ROOT, command
 from tests.systems.virtual import Service, run, serve
 
 pytestmark = pytest.mark.anyio
@@ -395,3 +397,121 @@ def _refuse_three(record: dict[str, Any]) -> dict[str, Any]:
     if record["n"] == 3:
         raise ValueError("three")
     return record
+
+
+async def acknowledged(acknowledge: Any, fails_once: bool, attempts: int = 2) -> tuple[list[list[int]], list[int], Any]:
+    """Return the calls for a batch of ten whose record 4 fails, what went on, and the report."""
+    calls: list[list[int]] = []
+
+    def work(records: list[int]) -> list[Any]:
+        calls.append(records)
+        bad = {4} if len(calls) == 1 or not fails_once else set[int]()
+        return [Failed(n, "refused") if n in bad else n for n in records]
+
+    sink = PlainListSink()
+    pipeline = (
+        Pipeline("acks", checkpoint="none", on_failure="skip")
+        | ListSource(records=list(range(10)))
+        | batchers.Fixed(size=10)
+        | processors.Call(work, batch=True, acknowledge=acknowledge, retry=Retry(attempts=attempts, backoff=1.0))
+        | sink
+    )
+    report = await run(pipeline, ManualClock())
+    return calls, sink.records, report
+
+
+async def test_k2_all_or_nothing_tries_the_whole_batch_again_and_then_fails_it_as_a_whole() -> None:
+    """``acknowledge: all_or_nothing`` goes on only when all succeed; else the batch is tried again, then fails."""
+    calls, written, report = await acknowledged("all_or_nothing", fails_once=True)
+    assert calls == [list(range(10))] * 2 and written == list(range(10))
+    calls, written, report = await acknowledged("all_or_nothing", fails_once=False)
+    assert calls == [list(range(10))] * 2 and written == []
+    assert report.account.skipped == 10
+
+
+async def test_k3_best_effort_is_each_and_what_failed_is_reported() -> None:
+    """``acknowledge: each`` lets the good records go on; what failed is counted, or saved, as ``on_failure`` says."""
+    calls, written, report = await acknowledged("each", fails_once=False)
+    assert calls == [list(range(10))]
+    assert written == [n for n in range(10) if n != 4]
+    assert report.account.skipped == 1 and report.account.written == 9
+
+
+async def test_k4_last_successful_goes_on_up_to_the_first_failure_and_tries_the_rest_again() -> None:
+    """``acknowledge: last_successful`` tries again from the first failure on, in order; nothing good counts as bad."""
+    calls, written, _ = await acknowledged("last_successful", fails_once=True)
+    assert calls == [list(range(10)), [4, 5, 6, 7, 8, 9]] and written == list(range(10))
+    calls, written, report = await acknowledged("last_successful", fails_once=False)
+    assert calls == [list(range(10)), [4, 5, 6, 7, 8, 9], [5, 6, 7, 8, 9]]
+    assert written == [n for n in range(10) if n != 4] and report.account.skipped == 1
+
+
+async def test_k7_k9_a_function_says_which_failed_or_raises_and_both_end_the_same() -> None:
+    """A batch function returns results, some `Failed`, or raises; the engine finds the record at fault either way."""
+
+    def tells(records: list[int]) -> list[Any]:
+        return [Failed(n, "refused") if n == 4 else n for n in records]
+
+    def raises(records: list[int]) -> list[int]:
+        if 4 in records:
+            raise ValueError("refused")
+        return records
+
+    ends: list[Any] = []
+    for work in (tells, raises):
+        sink = PlainListSink()
+        pipeline = (
+            Pipeline("outcomes", checkpoint="none", on_failure="collect")
+            | ListSource(records=list(range(10)))
+            | batchers.Fixed(size=10)
+            | processors.Call(work, batch=True)
+            | sink
+        )
+        report = await run(pipeline, ManualClock())
+        ends.append((sink.records, [each["record"] for each in report.errors]))
+    assert ends == [([n for n in range(10) if n != 4], ["4"])] * 2
+
+
+async def test_k9_a_function_for_single_records_may_raise_for_each() -> None:
+    """What a per-record function raises is the outcome of its record; nobody has to catch it."""
+
+    def work(record: int) -> int:
+        return 10 // record
+
+    sink = PlainListSink()
+    pipeline = (
+        Pipeline("rescued", checkpoint="none", on_failure="collect")
+        | ListSource(records=[5, 0, 2])
+        | processors.Call(work)
+        | sink
+    )
+    report = await run(pipeline, ManualClock())
+    assert sink.records == [2, 5]
+    assert [each["error"].split(":")[0] for each in report.errors] == ["ZeroDivisionError"]
+
+
+async def test_k10_a_sink_inserts_in_bulk_and_names_the_rows_that_it_could_not(tmp_path: Path) -> None:
+    """Of a bulk insert into a table with a constraint only the rows at fault fail; the others count as written."""
+    path = tmp_path / "orders.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE orders (n INTEGER CHECK (n % 10 <> 4))")
+    connection.close()
+    pipeline = (
+        Pipeline("bulk", checkpoint={"path": str(tmp_path / "state.db")}, on_failure="dead_letter")
+        | ListSource(records=[{"n": n} for n in range(100)])
+        | batchers.Fixed(size=100)
+        | sinks.Sqlite(path=str(path), table="orders", create=False)
+    )
+    report = await pipeline.run()
+
+    assert report.account.written == 90 and report.dead_letters == 10
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM orders").fetchone() == (90,)
+    connection.close()
+
+
+def test_k17_the_advice_is_in_the_docs_and_order_is_declared() -> None:
+    """The manual says what to begin with, what to watch, what partial failure means, and how order is asked for."""
+    manual = (ROOT / "README.md").read_text()
+    for word in ("`acknowledge", "`ordered", "`timeout", "`circuit_breaker", "target_latency", "`retry"):
+        assert word in manual, word
