@@ -417,6 +417,53 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         ["12:13: stage 'archive' (sink sqlite): key 'retry': unknown key 'attemps'; did you mean 'attempts'?"],
     ),
     (
+        "an exception that there isn't",
+        swap(
+            "    name: archive",
+            "    name: archive\n    retry: {on: {KeyEror: record, json.JSONDecodeErro: unavailable}}",
+        ),
+        [
+            "12:18: stage 'archive' (sink sqlite): key 'retry.on': 'KeyEror' is no exception of Python's own; did you mean 'KeyError'?",
+            "12:35: stage 'archive' (sink sqlite): key 'retry.on': 'JSONDecodeErro' is no exception of module 'json'; did you mean 'JSONDecodeError'?",
+        ],
+    ),
+    (
+        "an exception of a module that may not be imported",
+        swap("    name: archive", "    name: archive\n    retry: {on: {nowhere.Error: record}}"),
+        [
+            "12:18: stage 'archive' (sink sqlite): key 'retry.on': module 'nowhere' may not be imported: there is no nowhere.py beside the config, and no --allow-code names it"
+        ],
+    ),
+    (
+        "an exception that means neither",
+        swap("    name: archive", "    name: archive\n    retry: {on: {KeyError: recrd}}"),
+        [
+            "12:28: stage 'archive' (sink sqlite): key 'retry.on.KeyError': expected one of unavailable, record; did you mean 'record'?"
+        ],
+    ),
+    (
+        "a rate of records where batches are written",
+        swap("    name: archive", "    name: archive\n    rate_limit: {rate: 10/s, per: record}"),
+        [
+            "12:35: stage 'archive' (sink sqlite): key 'rate_limit.per': this stage is called with batches, not with records; expected call"
+        ],
+    ),
+    (
+        "a rate without a unit, and no rate",
+        swap("    name: archive", "    name: archive\n    rate_limit: {rate: 10}"),
+        [
+            "12:24: stage 'archive' (sink sqlite): key 'rate_limit.rate': expected a rate with a unit, like 100/s, got a whole number"
+        ],
+    ),
+    (
+        "a breaker that is never closed",
+        swap("    name: archive", "    name: archive\n    circuit_breaker: {failures: 0, reset: 0s}"),
+        [
+            "12:33: stage 'archive' (sink sqlite): key 'circuit_breaker.failures': expected at least 1",
+            "12:43: stage 'archive' (sink sqlite): key 'circuit_breaker.reset': expected more than 0s",
+        ],
+    ),
+    (
         "a backoff the wrong way",
         swap("    name: archive", "    name: archive\n    retry: {attempts: 3, backoff: 10s..1s}"),
         ["12:35: stage 'archive' (sink sqlite): key 'retry.backoff': expected the shorter wait first, as in 1s..10s"],
