@@ -47,7 +47,7 @@ async def test_h2_a_batch_is_written_wholly_or_not_at_all(tmp_path: Path, statem
         Pipeline("jobs", checkpoint={"path": str(tmp_path / "state.db")})
         | sources.Jsonl(path=str(tmp_path / "jobs.jsonl"))
         | batchers.Fixed(size=100)
-        | sinks.Sqlite(path=str(path), table="jobs")
+        | sinks.Sqlite(path=str(path), table="jobs", acknowledge="all_or_nothing")
     )
     statements.break_into("jobs", 3)
 
