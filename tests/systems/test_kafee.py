@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from pipeline import Failed, Pipeline
-from pipeline.batch import Failed
 from pipeline.flow.supervisor import Supervisor
 from pipeline.settle.cut import Letter
 from pipeline.stage import Batcher, Retry
