@@ -697,7 +697,8 @@ class Each(Work):
     ``many``, a sequence of records; ``any``, what a user's function may return: a record, None, `Many` or `Failed`.
     With ``origins`` the function takes the `Origin` as its second argument. A record that it changes in place is its
     own; an exception means that this record failed and was left as it was, unless ``changes`` says that it may be half
-    changed, so that the engine keeps a copy.
+    changed, so that the engine keeps a copy. ``loop`` does the same for many records: it takes them and what is to be
+    called with each result, and raises at the first record that fails.
     """
 
     function: Callable[..., Any]
@@ -705,6 +706,7 @@ class Each(Work):
     origins: bool = False
     context: bool = False
     changes: bool = False
+    loop: Callable[[Iterable[Any], Callable[[Any], None]], None] | None = None
 
 
 @dataclass(slots=True)

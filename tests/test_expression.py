@@ -1,7 +1,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -697,6 +698,43 @@ def test_a_predicate_is_the_truth_of_the_expression(text: str, record: dict[str,
             compile_predicate(text).function(record)
         return
     assert compile_predicate(text).function(record) is expected
+
+
+@given(EXPRESSIONS, st.lists(RECORDS, max_size=4))
+def test_a_loop_gives_what_the_calls_give_up_to_the_first_failure(text: str, records: list[dict[str, Any]]) -> None:
+    expression = compile_expression(text)
+    assert expression.loop is not None
+    expected: list[Any] = []
+    given: list[Any] = []
+    with ending() as calls:
+        expected.extend(map(expression.function, records))
+    with ending() as looped:
+        expression.loop(records, given.append)
+    assert same(given, expected)
+    assert calls == looped
+
+
+@contextmanager
+def ending() -> Generator[list[str]]:
+    """Yield a list that holds how an evaluation failed, if it does."""
+    failures: list[str] = []
+    try:
+        yield failures
+    except EvaluationError as error:
+        failures.append(str(error))
+
+
+def test_a_loop_takes_typed_records_among_plain_ones_and_assigns_in_place() -> None:
+    def rebuild(values: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+        return lambda *given: ("typed", *values(*given))
+
+    rebuilt = compile_assignments({"x": "i + 1"}, rebuild=rebuild)
+    plain_record = {"i": 1}
+    given: list[Any] = []
+    assert rebuilt.loop is not None
+    rebuilt.loop([plain_record, Plain(i=5)], given.append)
+    assert given == [{"i": 1, "x": 2}, ("typed", 6)]
+    assert given[0] is plain_record
 
 
 @given(EXPRESSIONS, RECORDS)

@@ -89,7 +89,7 @@ def _for_sorts(
         return write(False, None)
     expression = write(True, None)
     if rebuild is not None:
-        expression = replace(expression, function=rebuild(expression.function))
+        expression = replace(expression, function=rebuild(expression.function), loop=None)
     return expression if typed else write(False, expression.function)
 
 

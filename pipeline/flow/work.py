@@ -69,6 +69,7 @@ class EachStep(Step):
         records = batch.records
         inputs = copy_records(records) if self._copies else records
         calls = self._calls(batch, inputs)
+        loop = self.opened.loop
         count = len(records)
         clock = self.run_of.clock
         clean = True
@@ -77,7 +78,10 @@ class EachStep(Step):
             done = len(results)
             wanted = min(done + self._slice, count)
             try:
-                results.extend(islice(calls, wanted - done))
+                if loop is not None:
+                    loop(islice(calls, wanted - done), results.append)
+                else:
+                    results.extend(islice(calls, wanted - done))
                 if len(results) < wanted:
                     # A StopIteration out of the function looks like the end of the records.
                     raise RuntimeError("the function raised StopIteration")
@@ -107,8 +111,11 @@ class EachStep(Step):
                 turn = clock.now()
 
     def _calls(self, batch: Batch, inputs: list[Any], start: int = 0) -> Iterator[Any]:
+        """Return an iterator that calls the function for each record; of the records themselves for a loop."""
         function = self.opened.function
         records = islice(inputs, start, None) if start else inputs
+        if self.opened.loop is not None:
+            return iter(records)
         if self.opened.origins:
             return map(function, records, map(batch.origin, range(start, len(inputs))))
         if self.opened.context:

@@ -43,7 +43,7 @@ class Filter(Processor):
         if isinstance(where, str):
             place = f"stage '{context.name}' (processor filter)"
             predicate = compiled(place, "where", lambda: compile_predicate(where))
-            return Each(predicate.function, gives="keep", origins=predicate.uses_origin)
+            return Each(predicate.function, gives="keep", origins=predicate.uses_origin, loop=predicate.loop)
         if not callable(where):
             raise ConfigError(f"stage '{context.name}' (processor filter): where: expected an expression or a function")
         return EachAsync(_keeping(where)) if is_async(where) else Each(where, gives="keep")

@@ -62,7 +62,9 @@ class Map(Processor, kw_only=True):
         place = f"stage '{context.name}' (processor map)"
         assign = compiled(place, "set", lambda: compile_assignments(self.set, rebuild=self._of_structs))
         steps = [step for step in (_renamer(self.rename), _chooser(self.keep, self.drop)) if step is not None]
-        function = _followed(assign.function, steps, assign.uses_origin) if steps else assign.function
+        if not steps:
+            return Each(assign.function, gives="record", origins=assign.uses_origin, loop=assign.loop)
+        function = _followed(assign.function, steps, assign.uses_origin)
         return Each(function, gives="record", origins=assign.uses_origin)
 
     def _of_structs(self, compute: Callable[..., Any]) -> Callable[..., Any]:
