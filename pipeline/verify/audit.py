@@ -9,12 +9,16 @@ __all__ = ("Audit", "audit")
 
 @dataclass(slots=True)
 class Audit:
-    """What is wrong with an output, in records; ``differs`` names outputs that must be identical and are not."""
+    """What is wrong with an output, in records; ``differs`` names outputs that must be identical and are not.
+
+    ``allowed`` is how many may be repeated: none, but for a sink that promises no more than at least once.
+    """
 
     lost: int = 0
     repeated: int = 0
     reordered: int = 0
     foreign: int = 0
+    allowed: int = 0
     differs: tuple[str, ...] = ()
     first: str = ""
     """The first record that is wrong, for the log."""
@@ -22,7 +26,8 @@ class Audit:
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.lost or self.repeated or self.reordered or self.foreign or self.differs)
+        too_often = self.repeated > self.allowed
+        return not (self.lost or too_often or self.reordered or self.foreign or self.differs)
 
     def add(self, other: "Audit") -> None:
         """Count another output's faults to this one's."""
@@ -30,11 +35,13 @@ class Audit:
         self.repeated += other.repeated
         self.reordered += other.reordered
         self.foreign += other.foreign
+        self.allowed += other.allowed
         self.differs += other.differs
         self.first = self.first or other.first
 
     def __str__(self) -> str:
-        numbers = f"lost {self.lost}, repeated {self.repeated}, reordered {self.reordered}, foreign {self.foreign}"
+        repeated = f"{self.repeated} of {self.allowed} allowed" if self.allowed else f"{self.repeated}"
+        numbers = f"lost {self.lost}, repeated {repeated}, reordered {self.reordered}, foreign {self.foreign}"
         return "; ".join(
             filter(None, (numbers, f"differs: {', '.join(self.differs)}" * bool(self.differs), self.first))
         )

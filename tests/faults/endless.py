@@ -19,7 +19,7 @@ from pipeline.watch.report import Report
 from stages import batchers, sources
 from tests.faults.row import Row
 
-__all__ = ("Metered", "run_endless")
+__all__ = ("Metered", "resident", "run_endless")
 
 _RATE = 20_000
 _GROWTH = 64 * 2**20
@@ -118,13 +118,14 @@ async def _sample(supervisor: Supervisor, seconds: float, rss: list[int], fills:
     await anyio.sleep(min(_WARM, seconds / 4))
     ends = anyio.current_time() + seconds - min(_WARM, seconds / 4)
     while anyio.current_time() < ends:
-        rss.append(_resident())
+        rss.append(resident())
         fills.extend(channel.fill for channel in supervisor.status().channels)
         await anyio.sleep(0.05)
     supervisor.drain()
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 

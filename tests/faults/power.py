@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.verify.child import Child
-from tests.faults.kills import Bench, Wrong
+from pipeline.verify.child import Child, run
+from tests.faults.kills import DRAWS, Bench, Wrong
 from tests.faults.row import Row
 
-__all__ = ("Disk", "cut_power_at_random", "shim")
+__all__ = ("Disk", "cut_power_at_random", "cut_power_at_sync", "cut_power_at_syncs", "shim")
 
 Mode = Literal["least", "names", "zeros"]
 """What the disk has kept beyond its promise: nothing (a file is as it was at its last sync, a folder's list of names
@@ -31,32 +31,84 @@ def shim(folder: Path) -> Path:
     return library
 
 
-def cut_power_at_random(bench: Bench, row: Row, library: Path, cuts: int, seed: int) -> None:
-    """Cut the power at random moments, in half of the runs a second time; then let them end and compare."""
+def cut_power_at_random(bench: Bench, row: Row, library: Path, cuts: int, seed: int, first: int = 0) -> None:
+    """Cut the power at a random moment of each run, in half of them a second time; then let it end and compare.
+
+    A cut that comes too late is drawn again.
+    """
     started = time.monotonic()
-    number = 0
-    while row.notes.get("cuts", 0) < cuts and number < 2 * cuts:
-        chance = random.Random(f"{seed}/{bench.scenario.name}/{number}/power")
-        label = f"power-{seed}-{number}"
-        try:
-            with bench.broken(label) as folder:
-                disk = Disk(folder, bench.folder / f"{label}.disk", library)
-                told = [_cut(bench, row, disk, chance) for _ in range(1 + (chance.random() < 0.5))]
-                shutil.rmtree(disk.kept)
-                bench.finish(folder, row, f"{label}: {', '.join(told)}")
-        except Wrong:
-            pass
-        number += 1
+    for number in range(first, first + cuts):
+        for draw in range(DRAWS):
+            label = f"power-{seed}-{number}{f'-{draw}' if draw else ''}"
+            if _cut_run(bench, row, library, label, random.Random(f"{label}/{bench.scenario.name}")):
+                break
+            row.count("too late, drawn again")
+        else:
+            row.check(f"power-{seed}-{number}", problem=f"no cut came in time, {DRAWS} times")
     row.seconds += time.monotonic() - started
 
 
+def cut_power_at_syncs(bench: Bench, row: Row, library: Path, step: int = 1) -> None:
+    """Cut the power as the n-th sync begins, for each n (or each ``step``-th) until a run ends unharmed.
+
+    The disk keeps the least it may: this is where a checkpoint that was saved too early shows for certain.
+    """
+    started = time.monotonic()
+    number = 1
+    while cut_power_at_sync(bench, row, library, number):
+        number += step
+    row.count("syncs", number - 1)
+    row.seconds += time.monotonic() - started
+
+
+def cut_power_at_sync(bench: Bench, row: Row, library: Path, number: int) -> bool:
+    """Cut the power as the n-th sync begins, and compare; False if the run came to its end before."""
+    label = f"sync-{number}"
+    try:
+        with bench.broken(label) as folder:
+            disk = Disk(folder, bench.folder / f"{label}.disk", library)
+            disk.begin()
+            environ = {**disk.environ(), "POWER_CUT_AT": str(number)}
+            ended = run(folder, bench.scenario.arguments(), environ=environ)
+            if ended.code == 0:
+                shutil.rmtree(disk.kept)
+                return False
+            row.count("cuts")
+            problem = "" if ended.code == -signal.SIGKILL else f"ended with {ended.code}: {ended.said[-300:]}"
+            disk.restore("least")
+            shutil.rmtree(disk.kept)
+            bench.finish(folder, row, label, problem)
+    except Wrong:
+        pass
+    return True
+
+
+def _cut_run(bench: Bench, row: Row, library: Path, label: str, chance: random.Random) -> bool:
+    """Return whether the first cut found the run under way; otherwise nothing is counted."""
+    try:
+        with bench.broken(label) as folder:
+            disk = Disk(folder, bench.folder / f"{label}.disk", library)
+            told = [_cut(bench, row, disk, chance)]
+            if told[0] and chance.random() < 0.5:
+                told.append(_cut(bench, row, disk, chance))
+            shutil.rmtree(disk.kept)
+            if not told[0]:
+                return False
+            bench.finish(folder, row, f"{label}: {', '.join(filter(None, told))}")
+    except Wrong:
+        pass
+    return True
+
+
 def _cut(bench: Bench, row: Row, disk: "Disk", chance: random.Random) -> str:
-    """Run until a random moment and cut the power; returns what was done, for the log."""
+    """Run until a random moment and cut the power; returns what was done, nothing if it was too late."""
     moment, mode = chance.uniform(0, bench.seconds), chance.choice(_MODES)
     disk.begin()
     child = Child(disk.folder, bench.scenario.arguments(), environ=disk.environ())
     ended = child.wait(moment) or child.kill()
-    row.count("cuts" if ended.code == -signal.SIGKILL else "too late")
+    if ended.code != -signal.SIGKILL:
+        return ""
+    row.count("cuts")
     disk.restore(mode)
     return f"{mode} at {moment:.3f} s"
 

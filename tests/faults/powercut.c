@@ -3,6 +3,7 @@
  * Preloaded under a run. $POWER_ROOT is the folder to watch, $POWER_DISK where the durable copies go:
  *   $POWER_DISK/file-<device>-<inode>    the content at the last sync
  *   $POWER_DISK/names-<device>-<inode>   "<device>-<inode> <name>" a line, at the folder's last sync
+ * With $POWER_CUT_AT the process is killed as that many-th sync begins, counted from 1.
  * A copy takes its place by a rename, so that a kill in the middle leaves the one before.
  */
 #define _GNU_SOURCE
@@ -10,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +80,16 @@ static void keep_names(int descriptor, const struct stat *found) {
     if (rename(part, name)) abort();
 }
 
+static int begun;
+
+/* The power goes as a sync begins: nothing of it reaches the disk. */
+static void cut_at(int descriptor) {
+    const char *at = getenv("POWER_CUT_AT");
+    if (at && watched(descriptor) && __sync_add_and_fetch(&begun, 1) == atoi(at)) kill(getpid(), SIGKILL);
+}
+
 static int synced(int descriptor, const char *call) {
+    cut_at(descriptor);
     int (*sync)(int) = (int (*)(int))dlsym(RTLD_NEXT, call);
     int result = sync(descriptor), error = errno;
     struct stat found;

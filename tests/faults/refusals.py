@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 
 import anyio
 
@@ -16,7 +16,7 @@ from pipeline.verify.child import Child, Ended, run
 from tests.faults.kills import Bench, Wrong
 from tests.faults.row import Row
 
-__all__ = ("Damage", "damages", "edit_config", "refuse_damage", "refuse_second")
+__all__ = ("Damage", "HalfDone", "damages", "edit_config", "refuse_damage", "refuse_second", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +34,35 @@ def refuse_damage(bench: Bench, row: Row, only: Callable[[str], bool] = lambda n
     In the end, with all damage mended, it goes on to the end of an unbroken run.
     """
     started = time.monotonic()
-    half = _HalfDone.make(bench)
+    half = HalfDone.make(bench)
     for damage in damages(bench):
-        if not only(damage.name):
-            continue
-        damaged = half.folder / damage.file
-        damage.apply(damaged)
-        before = half.contents()
-        ended = run(half.folder, bench.scenario.arguments())
-        problem = "" if ended.code == 5 and not ended.traced else f"exit {ended.code}, not 5: {_last_words(ended)}"
-        after = half.contents()
-        touched = sorted(name for name in before if before[name] != after.get(name))
-        # Where a sink was open before the source refused, its database and the state have noted that a run began.
-        touched = [name for name in touched if name == damage.file or not name.endswith(".db")]
-        if touched:
-            problem = "; ".join(filter(None, (problem, f"{', '.join(touched)} touched: {_last_words(ended)}")))
-        row.check(damage.name, problem=problem)
-        half.mend()
+        if only(damage.name):
+            _, problem = refused(bench, half, damage)
+            row.check(damage.name, problem=problem)
+            half.mend()
     with suppress(Wrong):
         bench.finish(half.folder, row, "all damage mended")
         half.remove()
     row.seconds += time.monotonic() - started
 
 
+def refused(bench: Bench, half: "HalfDone", damage: Damage) -> tuple[Ended, str]:
+    """Run what is damaged; return how it ended and what shows that it was not refused, or not left alone."""
+    damage.apply(half.folder / damage.file)
+    before = half.contents()
+    ended = run(half.folder, bench.scenario.arguments())
+    problem = "" if ended.code == 5 and not ended.traced else f"exit {ended.code}, not 5: {_last_words(ended)}"
+    after = half.contents()
+    touched = sorted(name for name in before if before[name] != after.get(name))
+    # Where a sink was open before the source refused, its database and the state have noted that a run began.
+    touched = [name for name in touched if name == damage.file or not name.endswith(".db")]
+    if touched:
+        problem = "; ".join(filter(None, (problem, f"{', '.join(touched)} touched: {_last_words(ended)}")))
+    return ended, problem
+
+
 @dataclass(slots=True)
-class _HalfDone:
+class HalfDone:
     """The folder of a run that was stopped in the middle; ``kept`` has its files and what was in them."""
 
     folder: Path
@@ -66,7 +70,7 @@ class _HalfDone:
     kept: dict[str, bytes]
 
     @classmethod
-    def make(cls, bench: Bench) -> "_HalfDone":
+    def make(cls, bench: Bench) -> "HalfDone":
         """Stop a run by a signal when it has written some batches."""
         folder, side = bench.folder / "half", bench.folder / "half.side"
         bench.scenario.set_up(folder, bench.folder / "inputs")
@@ -109,29 +113,33 @@ class _HalfDone:
         shutil.rmtree(self.side)
 
 
-def refuse_second(bench: Bench, row: Row) -> None:
-    """Start a run where one is under way: it exits with 4 in a second and names the holder, which goes on unharmed."""
+def refuse_second(bench: Bench, row: Row, label: str = "second", by_link: bool = False, killed: bool = False) -> None:
+    """Start a run where one is under way: it exits with 4 in a second and names the holder, which goes on unharmed.
+
+    ``by_link``: the second comes by a symbolic link to the folder. ``killed``: the holder is killed then, and the next
+    run has the state at once.
+    """
     started = time.monotonic()
-    with suppress(Wrong), bench.broken("second") as folder:
+    with suppress(Wrong), bench.broken(label) as folder:
         _slow_down(folder)
         loading = run(folder, ["-m", "pipeline", "check", "pipeline.yaml"])
         first = Child(folder, bench.scenario.arguments())
         while "started" not in first.said() and first.wait(0.02) is None:
             pass
-        second = run(folder, bench.scenario.arguments())
+        second = run(_linked(folder) if by_link else folder, bench.scenario.arguments())
         still_running = first.wait(0) is None
-        ended = first.wait() or first.kill()
+        ended = first.kill() if killed else first.wait() or first.kill()
         # Where others keep the machine busy, the start of Python alone may take a second.
         soon = second.seconds <= 1 or second.seconds - loading.seconds <= 1
         checks = {
-            f"the first ended with {ended.code}: {_last_words(ended)}": ended.code == 0,
+            f"the first ended with {ended.code}: {_last_words(ended)}": ended.code == (-SIGKILL if killed else 0),
             f"exit {second.code}, not 4: {_last_words(second)}": second.code == 4,
             f"the holder {first.pid} is not named: {_last_words(second)}": str(first.pid) in second.said,
             f"took {second.seconds:.2f} s": soon,
             "the first was over too soon to tell": still_running,
         }
-        row.count("ms to refuse a second", round(second.seconds * 1000))
-        bench.finish(folder, row, "second", "; ".join(text for text, good in checks.items() if not good))
+        row.most("ms to refuse a second, most", round(second.seconds * 1000))
+        bench.finish(folder, row, label, "; ".join(text for text, good in checks.items() if not good))
     row.seconds += time.monotonic() - started
 
 
@@ -160,6 +168,12 @@ def damages(bench: Bench) -> list[Damage]:
     if "out.jsonl" in bench.scenario.config:
         return [*state, *read, *(Damage(f"sink-{name}", "out.jsonl", apply) for name, apply in _FILE_SINK.items())]
     return [*state, *read, *(Damage(f"sink-{name}", "out.db", apply) for name, apply in _SQL_SINK.items())]
+
+
+def _linked(folder: Path) -> Path:
+    link = folder.with_name(f"{folder.name}.link")
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def _slow_down(folder: Path) -> None:

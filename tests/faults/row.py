@@ -27,6 +27,11 @@ class Row:
         """Count something worth knowing."""
         self.notes[note] = self.notes.get(note, 0) + number
 
+    def most(self, note: str, number: int) -> None:
+        """Note the largest number seen; such notes end with "most". Nothing is noted of zeros."""
+        if number > self.notes.get(note, 0):
+            self.notes[note] = number
+
     def check(self, label: str, audit: Audit | None = None, problem: str = "") -> None:
         """Take one run into the row: what the auditor says of it, and what else was wrong."""
         self.runs += 1

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A pipeline under test; ``count`` input records. ``script`` is Python that runs it in place of the command."""
+    """A pipeline under test; ``count`` input records. ``script`` is Python that runs it in place of the command.
+
+    ``at_risk`` says how many records a kill at this moment may repeat; none where it is left out.
+    """
 
     name: str
     prepare: Callable[[Path, int], None]
@@ -43,7 +46,7 @@ class Scenario:
     config: str = ""
     script: str = ""
     count: int = 12_000
-    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    at_risk: Callable[[Path], int] | None = None
 
     def arguments(self) -> list[str]:
         """Return what to run in the folder, after the interpreter."""

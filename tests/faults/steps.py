@@ -1,10 +1,13 @@
 """Functions of the pipelines under test; lies beside each config under this name."""
 
 import asyncio
+import json
+import os
 import time
 from typing import Any
 
-from pipeline.batch import Many
+from pipeline.batch import Batch, Many
+from pipeline.stage import Sink, SinkContext, Writer
 
 Records = list[dict[str, Any]]
 
@@ -37,3 +40,26 @@ def checked(record: dict[str, Any]) -> dict[str, Any]:
     if record["seq"] % 11 == 5:
         raise ValueError("one of eleven")
     return record
+
+
+class Appending(Sink, kw_only=True):
+    """What a user writes in five minutes: it appends lines to a file, and can't say how far it has come."""
+
+    path: str
+
+    async def open(self, context: SinkContext) -> Writer:
+        return _Appending(self.path)
+
+
+class _Appending(Writer):
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            os.write(self._fd, b"\n")  # a torn last line of a run that was killed
+
+    async def write(self, batch: Batch) -> None:
+        os.write(self._fd, b"".join(json.dumps(record).encode() + b"\n" for record in batch.records))
+
+    async def close(self) -> None:
+        os.close(self._fd)

@@ -9,7 +9,7 @@ from tests.faults.bad_lines import mix_csv, mix_jsonl, read_mixed
 from tests.faults.endless import run_endless
 from tests.faults.flights import flights
 from tests.faults.kills import Bench, kill_at_random, terminate_at_random
-from tests.faults.power import cut_power_at_random, shim
+from tests.faults.power import cut_power_at_random, cut_power_at_syncs, shim
 from tests.faults.refusals import edit_config, refuse_damage, refuse_second
 from tests.faults.row import Row
 from tests.faults.scenario import Scenario
@@ -89,6 +89,7 @@ def _rows(effort: Effort) -> Iterator[tuple[str, Work]]:
         yield f"power/{scenario.name}", _of(scenario, _cut_power)
     for scenario in plain:
         yield f"refusals/{scenario.name}", _of(scenario, _refuse)
+        yield f"power-at-syncs/{scenario.name}", _of(small(scenario), _cut_at_syncs)
     yield "bad-lines", _bad_lines
     yield "endless", lambda row, folder, at: run_endless(folder, row, at.seconds)
 
@@ -102,6 +103,10 @@ def _of(scenario: Scenario, work: Callable[[Bench, Row, Effort], None]) -> Work:
 
 def _cut_power(bench: Bench, row: Row, effort: Effort) -> None:
     cut_power_at_random(bench, row, shim(bench.folder), effort.runs, effort.seed)
+
+
+def _cut_at_syncs(bench: Bench, row: Row, effort: Effort) -> None:
+    cut_power_at_syncs(bench, row, shim(bench.folder), effort.step)
 
 
 def _refuse(bench: Bench, row: Row, effort: Effort) -> None:

@@ -10,12 +10,26 @@ from pipeline.verify.child import Ended, run
 from tests.faults.kills import Bench, Wrong
 from tests.faults.row import Row
 
-__all__ = ("CALLS", "ERRORS", "Injection", "inject_error", "inject_errors", "kill_at_call", "kill_at_calls")
+__all__ = (
+    "CALLS",
+    "ERRORS",
+    "POINTS",
+    "Injection",
+    "inject_each",
+    "inject_error",
+    "inject_errors",
+    "kill_at_call",
+    "kill_at_calls",
+    "kill_at_each",
+)
 
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "link")
 """What a run does to storage. strace counts each by thread, and each is counted until a run ends unharmed."""
 
 _OUTPUTS = ("out.jsonl", "out.db", "out.db-journal", "out.db-wal")
+
+POINTS: tuple[tuple[str, tuple[str, ...]], ...] = tuple((call, files) for files in ((), _OUTPUTS) for call in CALLS)
+"""Which calls are counted together: all of a kind, and those on the outputs."""
 
 _MOST = 4_000
 """Calls of one kind in one thread that a run may need; more means that the count never ends."""
@@ -51,15 +65,19 @@ def kill_at_calls(bench: Bench, row: Row, step: int = 1) -> None:
 
     Once for all calls, and once for those on the outputs: the n-th call of one thread hides that of another.
     """
+    for call, files in POINTS:
+        kill_at_each(bench, row, call, files, step)
+
+
+def kill_at_each(bench: Bench, row: Row, call: str, files: Sequence[str] = (), step: int = 1) -> None:
+    """Kill a run as its n-th call of one kind begins, for each ``step``-th n until it ends unharmed."""
     started = time.monotonic()
-    for files in ((), _OUTPUTS):
-        for call in CALLS:
-            for number in range(1, _MOST, step):
-                if not kill_at_call(bench, row, call, number, files):
-                    row.count(f"{call} calls", number - 1)
-                    break
-            else:
-                row.failures.append(f"{row.name}: {call} was still called after {_MOST} times")
+    for number in range(1, _MOST, step):
+        if not kill_at_call(bench, row, call, number, files):
+            row.count(f"{call} calls", number - 1)
+            break
+    else:
+        row.failures.append(f"{row.name}: {call} was still called after {_MOST} times")
     row.seconds += time.monotonic() - started
 
 
@@ -68,11 +86,16 @@ def inject_errors(bench: Bench, row: Row, step: int = 1) -> None:
 
     SQLite gets over some failures by itself: such a run may end with 0, and its outputs are compared just so.
     """
-    started = time.monotonic()
     for injection in ERRORS:
-        for number in range(1, _MOST, step):
-            if not inject_error(bench, row, injection, number):
-                break
+        inject_each(bench, row, injection, step)
+
+
+def inject_each(bench: Bench, row: Row, injection: Injection, step: int = 1) -> None:
+    """Let the n-th call of one kind fail, for each ``step``-th n until a run does not come so far."""
+    started = time.monotonic()
+    for number in range(1, _MOST, step):
+        if not inject_error(bench, row, injection, number):
+            break
     row.seconds += time.monotonic() - started
 
 
