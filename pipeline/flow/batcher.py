@@ -345,8 +345,9 @@ class BatcherActor:
 
     def _expects(self, batch: _Open, remaining: float) -> bool:
         witness = self._run.witness
-        if witness is not None and self.has_target and not witness.expects(batch.count, self.permits()):
-            return False
+        known = witness.expects(batch.count, self.permits()) if witness is not None and self.has_target else None
+        if known is not None:
+            return known
         return self.law.expects(remaining)
 
     @property

@@ -32,8 +32,11 @@ class Witness(Watcher, Protocol):
         """Tell which records of a batch somebody still waits for; None: all of them."""
         ...
 
-    def expects(self, gathered: int, permits: int) -> bool:
-        """Tell whether a batch that has gathered so many should wait for more, where so many may be in flight."""
+    def expects(self, gathered: int, permits: int) -> bool | None:
+        """Tell whether a batch that has gathered so many should wait for more, where so many may be in flight.
+
+        None: nobody knows better than the batcher's law.
+        """
         ...
 
     def crowd(self) -> int:

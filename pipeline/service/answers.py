@@ -205,16 +205,19 @@ class Answers:
         mask = [(origin.source, origin.number) not in self._late for origin in batch.origins()]
         return None if all(mask) else mask
 
-    def expects(self, gathered: int, permits: int) -> bool:
+    def expects(self, gathered: int, permits: int) -> bool | None:
         """Tell whether a batch that has gathered so many should wait for callers who are not among them.
 
-        Not when it has its share of the crowd: the others fill the other batches in flight. Nobody comes when all who
-        wait for an answer are among them, or as many wait as ever did lately: who was answered has come back already.
+        Not when it has its share of the crowd: the others fill the other batches in flight. Surely for those who are at
+        the door. Nobody comes when all who wait for an answer are among them, or as many wait as ever did lately: who
+        was answered has come back already.
         """
         crowd = self.crowd()
         if gathered >= _WORTH_A_CALL and gathered * permits >= crowd:
             return False
-        return self.waiting() > 0 or gathered < self._under_way < crowd
+        if self.waiting():
+            return True
+        return None if gathered < self._under_way < crowd else False
 
     def crowd(self) -> int:
         """Return the most that waited for an answer at a time, lately."""

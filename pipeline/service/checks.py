@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from pipeline.errors import ConfigError
 from pipeline.nearest import did_you_mean
@@ -73,4 +73,5 @@ def check_many(records: Any) -> None:
     :raises ConfigError: when it is a mapping or a text.
     """
     if isinstance(records, Mapping | str | bytes):
-        raise ConfigError(f"submit_many takes a list of records, not one {type(records).__name__}; submit takes one")
+        kind = type(cast(object, records)).__name__
+        raise ConfigError(f"submit_many takes a list of records, not one {kind}; submit takes one")
