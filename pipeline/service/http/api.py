@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from pipeline.service.http.endpoint import Call, Endpoint
-from pipeline.service.http.letters import LetterQuery, list_letters, show_letter
+from pipeline.service.http.letters import LetterQuery, list_letters, replay_letters, show_letter
 from pipeline.service.http.shapes import (
     Answer,
     Answers,
@@ -18,6 +18,8 @@ from pipeline.service.http.shapes import (
     Overview,
     PipelineView,
     Readiness,
+    Replayed,
+    ReplayRequest,
     Resize,
     Retarget,
     Series,
@@ -115,6 +117,10 @@ async def _letters(call: Call) -> LetterList:
 
 async def _letter(call: Call) -> LetterView:
     return await show_letter(call.host[call.path["pipeline"]], call.path["letter"])
+
+
+async def _replay(call: Call) -> Replayed:
+    return await replay_letters(call.host[call.path["pipeline"]], call.body)
 
 
 async def _resize(call: Call) -> PipelineView:
@@ -266,6 +272,16 @@ ENDPOINTS = (
         _letters,
         query=LetterQuery,
         refusals=_UNKNOWN,
+    ),
+    Endpoint(
+        "POST",
+        f"{_PIPELINE}/letters/replay",
+        "replay",
+        "Replay dead letters; a pipeline that runs is drained for that, and started again.",
+        Replayed,
+        _replay,
+        ReplayRequest,
+        refusals=_STATE,
     ),
     Endpoint(
         "GET",

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -9,14 +10,25 @@ from msgspec import structs
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import ConfigError, Exit, PipelineError
+from pipeline.flow.entries import Replay
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
 from pipeline.service.http.looking import account_view, source_views, stage_views
 from pipeline.service.http.recent import BatchLog, Meter, quantile
 from pipeline.service.http.refused import RequestRefused
-from pipeline.service.http.shapes import Alert, PipelineView, Point, Rates, State, Statistics, Submitted
+from pipeline.service.http.shapes import (
+    Alert,
+    PipelineView,
+    Point,
+    Rates,
+    ReplayRequest,
+    State,
+    Statistics,
+    Submitted,
+)
 from pipeline.service.service import Service
+from pipeline.settle.letters import Wanted
 from pipeline.stage import Source
 from pipeline.watch.exposition import Metric
 from pipeline.watch.log import masked
@@ -54,6 +66,7 @@ class Hosted:
         self._paused = False
         self._leaving = False
         self._started = anyio.Event()
+        self._asked: _Asked | None = None
         self._error = ""
         self._code = 0
         self._run = 0
@@ -72,7 +85,10 @@ class Hosted:
         while not self._leaving:
             await self._started.wait()
             self._started = anyio.Event()
-            if not self._leaving:
+            asked, self._asked = self._asked, None
+            if asked is not None:
+                await self._replay(asked)
+            elif not self._leaving:
                 await self._once()
 
     def start(self) -> None:
@@ -88,6 +104,24 @@ class Hosted:
             self._read_again()
         self._enter("starting")
         self._started.set()
+
+    async def replay(self, wanted: ReplayRequest) -> Report:
+        """Replay dead letters: a run is drained for that, because it holds the state, and started again afterwards.
+
+        :raises RequestRefused: when that can't be done now.
+        """
+        if self._leaving:
+            raise RequestRefused("ending", "the server is about to end")
+        if self._asked is not None or self._state in ("starting", "draining", "replaying"):
+            raise RequestRefused("busy", f"pipeline '{self.name}' is {self._state}; try again when that is over")
+        asked = self._asked = _Asked(wanted, self._state in ("running", "paused"))
+        if self._supervisor is not None:
+            self._begin_drain(None)
+        self._started.set()
+        await asked.done.wait()
+        if asked.report is None:
+            raise RequestRefused("replay", asked.error or "the server ended before the replay began")
+        return asked.report
 
     def pause(self) -> None:
         """Read no further for now.
@@ -309,6 +343,27 @@ class Hosted:
         else:
             self._end(_state_of(report), report.error, report.exit_code)
 
+    async def _replay(self, asked: "_Asked") -> None:
+        """Replay, answer who asked for it, and start again what was drained for it."""
+        before = self._state
+        wanted = Wanted(stage=asked.wanted.stage or None, error=asked.wanted.error or None, ids=asked.wanted.ids)
+        try:
+            if not self._leaving:
+                self._enter("replaying")
+                pipeline = Pipeline.from_loaded(self._loaded)
+                replaying = pipeline.replaying(Replay(wanted, force=asked.wanted.force), subscribers=[self._note])
+                self._service, self._supervisor = None, replaying
+                asked.report = await replaying.run()
+        except PipelineError as error:
+            asked.error = self._loaded.secrets.mask(str(error))
+        finally:
+            self._supervisor = None
+            asked.done.set()
+        self._enter(before)
+        if asked.start_again and before != "failed" and not self._leaving:
+            self._enter("starting")
+            self._started.set()
+
     async def _serve(self) -> Report:
         self._service = Pipeline.from_loaded(self._loaded).service(subscribers=[self._note])
         self._supervisor = self._service.supervisor
@@ -367,7 +422,7 @@ class Hosted:
             self._batches.batch(fields, self._clock.wall(), self._run)
         elif event == "resize":
             self._batches.resize(fields)
-        elif event == "started":
+        elif event == "started" and self._state != "replaying":
             self._run, self._lineage, self._resumed = fields["run"], fields["lineage"], fields["resumed"]
             self._enter("running")
         elif event == "draining":
@@ -408,6 +463,17 @@ class Hosted:
             average_batch=lately.average_batch,
             error_rate=lately.error_rate,
         )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A replay that somebody waits for."""
+
+    wanted: ReplayRequest
+    start_again: bool
+    done: anyio.Event = field(default_factory=anyio.Event)
+    report: Report | None = None
+    error: str = ""
 
 
 def _state_of(report: Report) -> State:

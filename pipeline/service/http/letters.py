@@ -10,13 +10,14 @@ from anyio import to_thread
 from msgspec import Meta, Struct
 
 from pipeline.service.http.hosted import Hosted
+from pipeline.service.http.looking import account_view
 from pipeline.service.http.refused import RequestRefused
-from pipeline.service.http.shapes import LetterList, LetterView
+from pipeline.service.http.shapes import LetterList, LetterView, Replayed, ReplayRequest
 from pipeline.settle.cut import Letter
 from pipeline.settle.view import Readings, open_view
 from pipeline.watch.log import masked
 
-__all__ = ("LetterQuery", "list_letters", "show_letter")
+__all__ = ("LetterQuery", "list_letters", "replay_letters", "show_letter")
 
 
 class LetterQuery(Struct, forbid_unknown_fields=True):
@@ -49,6 +50,19 @@ async def show_letter(hosted: Hosted, number: int) -> LetterView:
     if letter is None:
         raise RequestRefused("not_found", f"there is no dead letter {number}", 404)
     return _view(hosted, letter, whole=True)
+
+
+async def replay_letters(hosted: Hosted, wanted: ReplayRequest) -> Replayed:
+    """Replay letters and return what became of them.
+
+    :raises RequestRefused: when that can't be done now.
+    """
+    report = await hosted.replay(wanted)
+    mask, account = hosted.loaded.secrets.mask, report.account
+    again = f", {account.dead_lettered:,} failed again" if account.dead_lettered else ""
+    text = f"{account.read:,} dead letters replayed: {account.settled - account.dead_lettered:,} went through{again}"
+    notes = [mask(note) for note in report.notes]
+    return Replayed(text, account_view(account), notes, mask(report.error))
 
 
 @asynccontextmanager

@@ -25,6 +25,8 @@ __all__ = (
     "Rates",
     "Readiness",
     "ReadyPart",
+    "ReplayRequest",
+    "Replayed",
     "Refusal",
     "Resize",
     "Retarget",
@@ -38,7 +40,7 @@ __all__ = (
     "Submitted",
 )
 
-State = Literal["stopped", "starting", "running", "paused", "draining", "finished", "failed"]
+State = Literal["stopped", "starting", "running", "paused", "draining", "replaying", "finished", "failed"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Positive = Annotated[float, Meta(gt=0, le=86_400.0)]
 # JSON has one kind of number: -3.0 is as whole as -3.
@@ -354,6 +356,27 @@ class LetterList(Struct):
 
     total: Count
     letters: list[LetterView]
+
+
+class ReplayRequest(Struct, forbid_unknown_fields=True):
+    """Which letters to replay: of a stage, with a type of error or a part of its text, of these ids; all if left out.
+
+    `force` takes those too that failed again and again.
+    """
+
+    stage: Annotated[str, Meta(max_length=200)] = ""
+    error: Annotated[str, Meta(max_length=1000)] = ""
+    ids: Annotated[list[Annotated[int, Meta(ge=0, le=2**53)]], Meta(max_length=10_000)] | None = None
+    force: bool = False
+
+
+class Replayed(Struct):
+    """What became of replayed letters, in numbers and in words; `notes` say which were left where they are."""
+
+    text: str
+    account: AccountView
+    notes: list[str]
+    error: str = ""
 
 
 class ReadyPart(Struct):

@@ -50,9 +50,10 @@ async def slow(batch):
 class Process:
     """A server that runs."""
 
-    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", url: str, folder: Path) -> None:
         self.process = process
         self.url = url
+        self.folder = folder
 
     def ask(self, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
         """Return status and answer, which is JSON where it can be."""
@@ -102,7 +103,7 @@ def serving(
         for line in process.stderr:
             found = re.search(r"http://[\w.\[\]:]+", line)
             if found:
-                server = Process(process, found[0])
+                server = Process(process, found[0], folder)
                 if ready:
                     server.wait_until_ready()
                 yield server

@@ -84,6 +84,7 @@ async def test_sigterm_with_200_open_requests_and_5_streams_loses_none(tmp_path:
     with serving(tmp_path, configs=[SLOW]) as server:
         replies: dict[int, Reply] = {}
         ends: list[bytes] = []
+        began = 0.0
         async with anyio.create_task_group() as group:
             for _ in range(5):
                 group.start_soon(_stream, server, ends)
