@@ -31,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     folder: Path = (asked.dir or Path(tempfile.mkdtemp(prefix="faults-"))).absolute()
     if asked.mutants:
-        return 0 if run_mutants(folder) else 1
+        return 0 if run_mutants(folder, asked.rows) else 1
     return _long(asked, folder) if asked.long else _brief(asked, folder)
 
 
 def _brief(asked: argparse.Namespace, folder: Path) -> int:
-    effort = Effort(asked.runs, asked.seed, asked.step, asked.seconds, asked.bad, asked.data)
+    effort = Effort(asked.runs, asked.seed, asked.step, asked.seconds, asked.bad, asked.data, asked.first_failure)
     chosen = [name for name in names(effort) if _wanted(name, asked.rows)]
     if not chosen:
         return _no_such_row(names(effort))
@@ -107,13 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     brief.add_argument("--runs", type=int, default=25, help="runs of each row with random moments (25)")
     brief.add_argument("--seconds", type=float, default=60.0, help="of the endless run (60)")
     brief.add_argument("--bad", type=int, default=10_000, help="bad lines, and as many good ones (10,000)")
+    brief.add_argument("--first-failure", action="store_true", help="end a row at its first failure")
     long = parser.add_argument_group("tier L")
     long.add_argument("--long", action="store_true", help="do all that is done before a release")
     long.add_argument("--jobs", type=int, default=2, help="rows at a time (2)")
     long.add_argument("--minutes", type=float, default=75.0, help="begin nothing after so long (75)")
     long.add_argument("--scale", type=float, default=1.0, help="share of the runs to do, to try it out (1)")
     long.add_argument("--soak-seconds", type=float, default=1200.0, help="of the soak (1200)")
-    long.add_argument("--mutants", action="store_true", help="plant eight faults and show what catches each")
+    long.add_argument(
+        "--mutants",
+        action="store_true",
+        help="plant eight faults and show what catches each (--rows: words of their names)",
+    )
     return parser
 
 

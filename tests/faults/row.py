@@ -17,6 +17,8 @@ class Row:
     failures: list[str] = field(default_factory=list[str])
     notes: dict[str, int] = field(default_factory=dict[str, int])
     seconds: float = 0.0
+    ends_early: bool = False
+    """Whether the first failure ends the row, by a RuntimeError."""
 
     @property
     def passed(self) -> bool:
@@ -40,3 +42,5 @@ class Row:
             problem = "; ".join(filter(None, (problem, "" if audit.clean else str(audit))))
         if problem:
             self.failures.append(f"{self.name} [{label}]: {problem}")
+            if self.ends_early:
+                raise RuntimeError("ended at the first failure, as was asked for")

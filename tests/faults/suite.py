@@ -32,6 +32,7 @@ class Effort:
     seconds: float = 60.0
     bad: int = 10_000
     data: Path | None = None
+    ends_early: bool = False
 
 
 Work = Callable[[Row, Path, Effort], None]
@@ -46,7 +47,7 @@ def run_rows(folder: Path, effort: Effort, wanted: Callable[[str], bool]) -> Ite
     """Run the rows whose names are wanted, one after the other, each in a folder of its own."""
     for name, work in _rows(effort):
         if wanted(name):
-            row = Row(name)
+            row = Row(name, ends_early=effort.ends_early)
             try:
                 work(row, folder / name.replace("/", "-"), effort)
             except RuntimeError as error:
