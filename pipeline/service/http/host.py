@@ -1,6 +1,7 @@
 """All pipelines of the server, and whoever listens to them."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline.watch.exposition import Metric, add_up, counter, expose, gauge
 __all__ = ("Host",)
 
 _EVERY = 1.0
+_TOLD = 100
+"""Log events that a new stream begins with."""
 _WORST = (Exit.STORAGE, Exit.DEADLINE, Exit.STATE, Exit.LOCKED, Exit.FAILED, Exit.CONFIG, Exit.TERMINATED)
 
 
@@ -30,6 +33,7 @@ class Host:
         self.pipelines: dict[str, Hosted] = {}
         self.leaving = False
         self._streams: set[Stream] = set()
+        self._told: deque[bytes] = deque(maxlen=_TOLD)
 
     def add(self, hosted: Sequence[Hosted]) -> None:
         """Take in pipelines, before `run`."""
@@ -96,6 +100,8 @@ class Host:
             raise RequestRefused("streams", f"{len(self._streams)} event streams are open; close one", 503)
         stream = Stream(self.limits.backlog)
         self._streams.add(stream)
+        for encoded in self._told:
+            stream.log(encoded)
         stream.status(msgspec.json.encode(self.overview()))
         return stream
 
@@ -110,10 +116,9 @@ class Host:
 
     def tell(self, pipeline: str, event: str, fields: Mapping[str, Any]) -> None:
         """Hand a log event to all streams."""
-        if not self._streams:
-            return
         told = {"pipeline": pipeline, "event": event, "at": time.time(), "fields": fields}
         encoded = msgspec.json.encode(told, enc_hook=str)
+        self._told.append(encoded)
         for stream in self._streams:
             stream.log(encoded)
 
@@ -122,6 +127,7 @@ class Host:
             await anyio.sleep(_EVERY)
             for hosted in self.pipelines.values():
                 hosted.tick()
+                await hosted.keep()
             self._send_overview()
 
     def _send_overview(self) -> None:

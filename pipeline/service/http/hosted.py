@@ -1,5 +1,6 @@
 """One pipeline of the server: started, watched and ended by itself, whatever becomes of the others."""
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pipeline.flow.entries import Replay
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
+from pipeline.service.http.kept import KeptBatches
 from pipeline.service.http.looking import account_view, source_views, stage_views
 from pipeline.service.http.recent import BatchLog, Meter, quantile
 from pipeline.service.http.refused import RequestRefused
@@ -73,6 +75,7 @@ class Hosted:
         self._lineage = ""
         self._resumed = False
         self._batches = self._log()
+        self._kept: KeptBatches | None = KeptBatches(loaded.topology.checkpoint_path)
         self._meter = Meter()
         self._points: deque[Point] = deque(maxlen=_POINTS)
         self._alerts: dict[str, float] = {}
@@ -82,6 +85,7 @@ class Hosted:
 
     async def run(self) -> None:
         """Run the pipeline whenever it is started, until `leave`."""
+        await self._remember()
         while not self._leaving:
             await self._started.wait()
             self._started = anyio.Event()
@@ -90,6 +94,7 @@ class Hosted:
                 await self._replay(asked)
             elif not self._leaving:
                 await self._once()
+        await self.keep()
 
     def start(self) -> None:
         """Start it, with its config as it is now.
@@ -273,6 +278,15 @@ class Hosted:
             )
         )
 
+    async def keep(self) -> None:
+        """Put the newest batches into their file; where that can't be done, they are in memory only."""
+        new = self._batches.take_new()
+        if self._kept is not None:
+            try:
+                await self._kept.add(new)
+            except (OSError, sqlite3.Error) as error:
+                self._forget_file(error)
+
     def view(self) -> PipelineView:
         """Return it as the API shows it."""
         status, mask = self.status(), self._loaded.secrets.mask
@@ -295,6 +309,13 @@ class Hosted:
             for name in ("dead_letters", "bytes_held", "checkpoints", "checkpoint_age", "loop_lag", "bottleneck"):
                 setattr(view, name, getattr(status, name))
         view.alerts = self._all_alerts(status)
+        if self._supervisor is None:
+            # What has ended has no rates, and its last checkpoint grows no older.
+            view.rates, view.checkpoint_age = Rates(), None
+            for stage in view.stages:
+                stage.rate_in = stage.rate_out = 0.0
+                if self._error.startswith(f"stage '{stage.name}'"):
+                    stage.state = "failed"
         return view
 
     def measures(self) -> list[Metric]:
@@ -390,6 +411,17 @@ class Hosted:
         self._alerts.clear()
         self._enter(state)
 
+    async def _remember(self) -> None:
+        if self._kept is not None:
+            try:
+                self._batches.restore(await self._kept.load())
+            except (OSError, sqlite3.Error) as error:
+                self._forget_file(error)
+
+    def _forget_file(self, error: Exception) -> None:
+        self._kept = None
+        self._tell(self.name, "warning", {"text": f"batches are not kept for the next start: {error}"})
+
     def _running(self) -> Supervisor:
         if self._supervisor is None:
             raise RequestRefused("not_running", f"pipeline '{self.name}' is {self._state}; start it first")
@@ -403,7 +435,9 @@ class Hosted:
         if loaded.config.name != self.name:
             raise RequestRefused("config", f"the config names another pipeline now: '{loaded.config.name}'")
         self._loaded = loaded
+        before = reversed(self._batches.newest(1000))
         self._batches = self._log()
+        self._batches.restore(before)
 
     def _log(self) -> BatchLog:
         stages = self._loaded.topology.stages.values()

@@ -1,7 +1,7 @@
 """What happened lately in a pipeline: its batches, its rates, and points for the plots; all of it bounded."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,13 @@ StageRates = tuple[float, float]
 
 
 class BatchLog:
-    """The newest batches of a pipeline, of this run and of those before it in this process."""
+    """The newest batches of a pipeline, of this run and of those before it."""
 
     def __init__(self, specs: Mapping[str, object]) -> None:
         self._batches: deque[BatchView] = deque(maxlen=_KEPT)
         self._settings = {name: settings_of(spec) for name, spec in specs.items()}
         self._reasons: dict[str, str] = {}
+        self._new: deque[BatchView] = deque(maxlen=_KEPT)
 
     def batch(self, fields: Mapping[str, Any], at: float, run: int) -> None:
         """Take note of the log event of a batch; ``at`` is in seconds since 1970."""
@@ -41,6 +42,19 @@ class BatchLog:
             run=run,
         )
         self._batches.append(view)
+        self._new.append(view)
+
+    def restore(self, batches: Iterable[BatchView]) -> None:
+        """Put batches of before in front of all others."""
+        later = list(self._batches)
+        self._batches.clear()
+        self._batches.extend((*batches, *later))
+
+    def take_new(self) -> list[BatchView]:
+        """Return the batches since the last call, the newest thousand at most."""
+        found = list(self._new)
+        self._new.clear()
+        return found
 
     def resize(self, fields: Mapping[str, Any]) -> None:
         """Take note of the log event of a batcher that changed its size."""
@@ -75,7 +89,7 @@ class BatchLog:
         )
 
     def _latency(self, view: BatchView) -> float:
-        whole = self._settings[view.stage].get("latency_of") != "batch"
+        whole = self._settings.get(view.stage, {}).get("latency_of") != "batch"
         return view.seconds + (view.waited if whole else 0.0)
 
 

@@ -94,7 +94,7 @@ function show() {
   showAlerts(pipeline.alerts);
   showFigures(pipeline);
   const slowest = pipeline.stages.reduce((most, stage) => (stage.busy > (most?.busy ?? 0.5) ? stage : most), null);
-  setText(byId("bottleneck"), pipeline.bottleneck ? `What holds it up: ${pipeline.bottleneck}` : "");
+  setText(byId("bottleneck"), pipeline.bottleneck ? `What ${pipeline.rates.seconds ? "holds" : "held"} it up: ${pipeline.bottleneck}` : "");
   graph.show(pipeline.stages, slowest?.name);
   showStages(pipeline.stages);
   showPlots(pipeline);
@@ -159,7 +159,7 @@ function showFigures(pipeline) {
     ["failed", number(failed), `${percent(rates.error_rate)} of the last seconds`, rates.error_rate > 0],
     ["dead letters", number(pipeline.dead_letters), "in the state file"],
     ["memory held", bytes(pipeline.bytes_held), `loop late by ${seconds(pipeline.loop_lag)}`],
-    ["checkpoint", pipeline.checkpoint_age === null ? "–" : `${seconds(pipeline.checkpoint_age)} ago`, `${number(pipeline.checkpoints)} in this run`],
+    ["checkpoint", seconds(pipeline.checkpoint_age), `ago, ${number(pipeline.checkpoints)} in this run`],
   ].filter(Boolean);
   const list = byId("figures");
   if (list.children.length !== figures.length)

@@ -76,12 +76,12 @@ function detail(stage, failed) {
   }
   if (failed) return `${number(failed)} failed${stage.retries ? `, ${number(stage.retries)} retries` : ""}`;
   if (stage.retries) return `${number(stage.retries)} retries`;
-  if (stage.role === "sink") return cut(stage.guarantee, 31);
+  if (stage.role === "sink") return cut(stage.guarantee, 27);
   return stage.p95_seconds ? `p95 ${seconds(stage.p95_seconds)} a batch` : "";
 }
 
 function gauge(name, y, width) {
-  const track = width - BAR + 10;
+  const track = width - BAR;
   const text = draw("text", { x: 12, y: y + 7, class: "small" });
   const value = draw("text", { x: width - 12, y: y + 7, class: "small", "text-anchor": "end" });
   const bar = draw("rect", { class: "fill", x: 48, y, width: 0, height: 7, rx: 3 });
