@@ -43,6 +43,8 @@ __all__ = (
     "Many",
     "NamedFile",
     "OnFailure",
+    "Parting",
+    "Partition",
     "Place",
     "Position",
     "PositionWriter",
@@ -312,6 +314,19 @@ class Source(Stage, kw_only=True):
         """Return the type that a schema gives the records; `typing.Any` where they are what they are."""
         return Any
 
+    def indivisible(self) -> str | None:
+        """Return why the source can't be read in partitions by several workers; None when it can."""
+        return "it has no partitions"
+
+    def divide(self, size: int, known: Sequence["Partition"]) -> list["Partition"]:
+        """Return what there is to read, behind what the known partitions hold, as partitions in order; blocking.
+
+        Where what is read has a size, each is about so many bytes. A partition comes back in `SourceContext.partition`.
+
+        :raises ConfigError: when what there is to read isn't there.
+        """
+        raise NotImplementedError
+
     async def open(self, context: "SourceContext") -> "Reader":
         """Begin to read behind ``context.cursor``, from the start when it is None.
 
@@ -404,6 +419,17 @@ class Resume(Enum):
     """At least once: what came since the last checkpoint may come again."""
 
 
+class Parting(Enum):
+    """How several workers, each with partitions of its own, write to one sink."""
+
+    MERGED = "merged"
+    """Each partition has its own output, and a `PositionWriter` of the sink merges them in order."""
+    APART = "apart"
+    """Each partition has its own output, and that is how they stay."""
+    ONE_WRITER = "one writer"
+    """All of them through one process that has the sink open: a `TransactionWriter`."""
+
+
 class Sink(Stage, kw_only=True):
     """Declares where records go."""
 
@@ -433,6 +459,28 @@ class Sink(Stage, kw_only=True):
     def durable(self) -> bool:
         """Tell whether what is written outlives the run; where no sink does, a pipeline needs no state file."""
         return True
+
+    def parting(self, merge: bool) -> "Parting | str":
+        """Return how several workers write to it, or why they can't; ``merge``: to one output where it is possible."""
+        return "it does not say how several processes can write to it"
+
+    def for_partition(self, number: int, lineage: str, hidden: bool) -> "Sink":
+        """Return the sink of a partition, with an output of its own; ``hidden``: until it is merged and taken away."""
+        return self
+
+    def discard_partition(self, number: int, lineage: str) -> None:
+        """Take away the hidden output of a partition, if there is any; blocking."""
+
+    def pack(self, records: Sequence[Any]) -> bytes:
+        """Return records as bytes of which `unpack`, in the process of the one writer, makes what it writes alike.
+
+        :raises RecordErrors: names the records that can't be handed over.
+        """
+        raise NotImplementedError
+
+    def unpack(self, packed: bytes) -> list[Any]:
+        """Return what `pack` was given, as far as it matters to this sink."""
+        raise NotImplementedError
 
     async def open(self, context: "SinkContext") -> "Writer":
         """Make ready to write; on resume, bring the other side back to ``context.position``.
@@ -486,6 +534,8 @@ class SourceContext(StageContext):
     """Where to go on, as it was in a `Chunk`; None at the very start."""
     max_record: int = 2**20
     """Bytes of the largest record; a larger one is a bad record."""
+    partition: Any = None
+    """What of the source is to be read, as `Partition.what` says it; None for all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,6 +569,8 @@ class SinkContext(StageContext):
     """The frontier of each source: records of smaller numbers never come again."""
     announce: Callable[[Sequence[NamedFile]], Awaitable[None]] | None = None
     """Names new files in the state, durably, before their first byte. None without a state file."""
+    partition: str = ""
+    """Which partition of the pipeline this is, where one writer serves several of the same lineage."""
 
 
 class Position(Protocol):
@@ -539,6 +591,14 @@ class FunctionContext:
     metadata: Mapping[str, Any]
     key: str
     """Lineage, source, number and child: the same on every repeat of the record."""
+
+
+class Partition(msgspec.Struct, kw_only=True):
+    """A part of a source that one worker reads: its name for people, what it is (JSON-able), its bytes or records."""
+
+    name: str
+    what: Any
+    size: int = 0
 
 
 # --- a source while it runs -------------------------------------------------------------------------------------------
@@ -788,6 +848,13 @@ class PositionWriter(Writer):
 
     async def committed(self) -> None:
         """Take note that the position that was returned last is saved: rename what it closed."""
+
+    async def merge(self, partition: Sink) -> None:
+        """Append all that a sink of `Sink.for_partition` has written; when it raises, the position holds none of it.
+
+        :raises StorageError: when the storage fails.
+        """
+        raise NotImplementedError
 
 
 class TransactionWriter(Writer):

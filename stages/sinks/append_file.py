@@ -142,6 +142,17 @@ class AppendFile:
         if self._pending_size >= FRAME:
             self.end_frame()
 
+    def take_over(self, lead: bytes, data: bytes) -> None:
+        """Append bytes that are as they belong into the file already, lines or whole frames; before them, ``lead``."""
+        if lead or self._frames is None:
+            self.add(lead)
+            self.end_frame()
+        self.take_further(data)
+
+    def take_further(self, data: bytes) -> None:
+        """Append what follows on the bytes that were taken over last."""
+        self._write(data)
+
     def end_frame(self) -> None:
         """Write what waits as one frame, if anything does."""
         if self._frames is not None and self._pending:

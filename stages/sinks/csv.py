@@ -7,10 +7,10 @@ from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from pipeline.errors import RecordError, RecordErrors, StateError
-from pipeline.stage import key
+from pipeline.stage import Parting, key
 from stages.sinks.files import FileSink
 from stages.sinks.format import Format, one_by_one
 from stages.sinks.jsonl import JsonlFormat
@@ -36,6 +36,18 @@ class Csv(FileSink, kw_only=True):
     def format(self) -> Format:
         """Return how records become rows."""
         return CsvFormat(self.columns, self.delimiter, self.header, self.escape_formulas)
+
+    def parting(self, merge: bool) -> Parting | str:
+        """Return that partitions have files of their own; merged, they need columns that all of them know."""
+        found = super().parting(merge)
+        if found is Parting.MERGED and self.columns is None:
+            return "the columns come from the first record, which only one worker sees; name them (columns)"
+        return found
+
+    def for_partition(self, number: int, lineage: str, hidden: bool) -> FileSink:
+        """Return the sink of a partition; a hidden file has no header, for it is written once, before all of them."""
+        made = super().for_partition(number, lineage, hidden)
+        return structs.replace(made, header=False) if hidden else made
 
     def problems(self) -> Iterable[tuple[str, str]]:
         """Say what is wrong with the keys."""

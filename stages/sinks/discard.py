@@ -1,7 +1,7 @@
 """The sink of kind `discard`: records end here."""
 
 from pipeline.batch import Batch
-from pipeline.stage import Sink, SinkContext, Writer
+from pipeline.stage import Parting, Sink, SinkContext, Writer
 
 __all__ = ("Discard", "DiscardWriter")
 
@@ -12,6 +12,10 @@ class Discard(Sink, kw_only=True):
     def durable(self) -> bool:
         """Return False: there is nothing that could last."""
         return False
+
+    def parting(self, merge: bool) -> Parting | str:
+        """Return that each worker lets go of its own."""
+        return Parting.APART
 
     async def open(self, context: SinkContext) -> "DiscardWriter":
         """Return a writer that counts from 0."""

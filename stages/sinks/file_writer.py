@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline.batch import Batch
 from pipeline.errors import ConfigError, RecordError, RecordErrors, StorageError
-from pipeline.stage import PositionWriter, SinkContext
+from pipeline.stage import PositionWriter, Sink, SinkContext
 from stages.sinks.admission import Admission, Mode
 from stages.sinks.append_file import AppendFile, Mark, fault
 from stages.sinks.format import Format
@@ -23,6 +23,8 @@ from stages.sinks.targets import Targets
 from stages.sinks.templates import Template
 
 __all__ = ("FileWriter",)
+
+_BLOCK = 4 * 2**20
 
 
 class FileWriter(PositionWriter):
@@ -128,6 +130,17 @@ class FileWriter(PositionWriter):
         if self._final:
             await self.sync()
 
+    async def merge(self, partition: Sink) -> None:
+        """Append the files of a partition, each to the one of the same name; in the order of names where it matters."""
+        self._check()
+        path: str = getattr(partition, "path", "")
+        for made, target in await anyio.to_thread.run_sync(self._merged, path):
+            await self._targets.admit([target], self._cuts)
+            try:
+                await anyio.to_thread.run_sync(self._take_over, made, target)
+            except OSError as error:
+                raise self._broken(error, target, "write to") from error
+
     async def close(self) -> None:
         """Let go of all files. Without a state file nothing will resume, so what was begun is finished here."""
         try:
@@ -209,6 +222,28 @@ class FileWriter(PositionWriter):
             raise RecordError(f"makes the file {path}, which lies outside {self._template.folder}")
         if os.path.isdir(path):
             raise RecordError(f"makes the file name {path}, and there is a folder of that name")
+
+    # --- the files of partitions --------------------------------------------------------------------------------------
+
+    def _merged(self, path: str) -> list[tuple[str, str]]:
+        """Return the files that a partition made, and which of ours each belongs behind."""
+        if not self._template.fields:
+            return [(path, self._template.fixed)]
+        made, own = Template(path).folder, self._template.folder
+        names = sorted(
+            os.path.relpath(os.path.join(root, name), made) for root, _, them in os.walk(made) for name in them
+        )
+        return [(os.path.join(made, name), os.path.join(own, name)) for name in names]
+
+    def _take_over(self, made: str, target: str) -> None:
+        with open(made, "rb") as source:
+            file = self._targets.touch(target)
+            self._open.use(file)
+            if first := source.read(_BLOCK):
+                file.take_over(b"" if file.size else self._format.preamble(), first)
+            while block := source.read(_BLOCK):
+                file.take_further(block)
+            self._syncs.file(file)
 
     # --- bytes into files ---------------------------------------------------------------------------------------------
 

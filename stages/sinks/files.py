@@ -1,17 +1,21 @@
 """Sinks that append records to files: their keys, and the writer that they share."""
 
+import os
+import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from os import fspath
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Declared, Duration, FilePath, Resume, Sink, SinkContext, Size, Writer, key
+from pipeline.stage import Declared, Duration, FilePath, Parting, Resume, Sink, SinkContext, Size, Writer, key
 from stages.sinks.admission import Mode
 from stages.sinks.file_writer import FileWriter
 from stages.sinks.format import Format
 from stages.sinks.frames import Compression, frames_for
+from stages.sinks.parts import numbered
 from stages.sinks.templates import Template
 
 __all__ = ("FileSink", "Roll")
@@ -54,6 +58,31 @@ class FileSink(Sink, kw_only=True):
         """Return what decides which files there are and what is in them."""
         return {"path": self.path, "compression": self.compression, "roll": self.roll is not None}
 
+    def parting(self, merge: bool) -> Parting | str:
+        """Return that partitions have files of their own, merged where they are not numbered parts."""
+        return Parting.MERGED if merge and self.roll is None else Parting.APART
+
+    def for_partition(self, number: int, lineage: str, hidden: bool) -> "FileSink":
+        """Return the sink of a partition: in a hidden folder, or under names with its number."""
+        if not hidden:
+            return structs.replace(self, path=numbered(fspath(self.path), number))
+        folder, rest = self._within_folder()
+        # What was there before is the merge's affair.
+        return structs.replace(self, path=os.path.join(_hidden(folder, lineage, number), rest), mode="create")
+
+    def discard_partition(self, number: int, lineage: str) -> None:
+        """Take away the hidden folder of a partition, and the one around it when it was the last."""
+        place = _hidden(self._within_folder()[0], lineage, number)
+        shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(place))
+
+    def _within_folder(self) -> tuple[str, str]:
+        """Return the folder that is the same for all records, and the rest of the path."""
+        path = fspath(self.path)
+        folder = Template(path).folder
+        return folder, os.path.relpath(path, folder) if folder else path
+
     def problems(self) -> Iterable[tuple[str, str]]:
         """Say what is wrong with the keys."""
         try:
@@ -88,3 +117,7 @@ class FileSink(Sink, kw_only=True):
         )
         await writer.open()
         return writer
+
+
+def _hidden(folder: str, lineage: str, number: int) -> str:
+    return os.path.join(folder, f".partitions-{lineage[:8]}", f"{number:06d}")

@@ -3,7 +3,7 @@
 import os
 import re
 
-__all__ = ("final_name", "leftovers", "number_of", "parts_of", "path_of", "writing_name")
+__all__ = ("final_name", "leftovers", "number_of", "numbered", "parts_of", "path_of", "writing_name")
 
 _ENDING = ".inprogress"
 _DIGITS = 6
@@ -14,6 +14,12 @@ def final_name(path: str, sequence: int) -> str:
     """Return the name of a whole part: the path with a number before its suffixes."""
     folder, stem, suffix = _split(path)
     return os.path.join(folder, f"{stem}-{sequence:0{_DIGITS}d}{suffix}")
+
+
+def numbered(path: str, number: int) -> str:
+    """Return the path with the number of a partition before its suffixes: ``out-p0001.jsonl``."""
+    folder, stem, suffix = _split(path)
+    return os.path.join(folder, f"{stem}-p{number:04d}{suffix}")
 
 
 def writing_name(path: str, sequence: int, lineage: str) -> str:

@@ -1,19 +1,20 @@
 """The sink of kind `sqlite`: records become rows, in one transaction with the numbers they settle."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from pipeline.batch import Batch
 from pipeline.errors import ConfigError
 from pipeline.spans import Held
-from pipeline.stage import FilePath, Resume, Sink, SinkContext, TransactionWriter
+from pipeline.stage import FilePath, Parting, Resume, Sink, SinkContext, TransactionWriter
 from pipeline.stage import key as described  # `key` is a key of this sink
 from stages.sinks.sqlite_ledger import Ledger
+from stages.sinks.sqlite_packing import pack, unpack
 from stages.sinks.sqlite_table import Table
 from stages.sqlite_connection import SqliteConnection
 
@@ -70,6 +71,27 @@ class Sqlite(Sink, kw_only=True):
         if missing:
             yield "columns", f"the key {missing[0]!r} has to be among them"
 
+    def parting(self, merge: bool) -> Parting | str:
+        """Return that all workers write through one process."""
+        if self.mode == "upsert":
+            return "upsert keeps the last record of a key, and the partitions of several workers have no order"
+        return Parting.ONE_WRITER
+
+    def for_partition(self, number: int, lineage: str, hidden: bool) -> "Sqlite":
+        """Return the sink of a partition: what overwrite empties is emptied once, before all of them."""
+        return structs.replace(self, mode="insert")
+
+    def pack(self, records: Sequence[Any]) -> bytes:
+        """Return records as bytes.
+
+        :raises RecordErrors: names those that can't be stored.
+        """
+        return pack(records)
+
+    def unpack(self, packed: bytes) -> list[Any]:
+        """Return the records."""
+        return unpack(packed)
+
     async def open(self, context: SinkContext) -> "SqliteWriter":
         """Open the database, and see that it fits the state.
 
@@ -81,7 +103,7 @@ class Sqlite(Sink, kw_only=True):
             raise ConfigError(f"stage {context.name!r} (sink sqlite): {text}")
         table = Table(who, self.table, self.columns, self._keys(), self.create)
         ledger = Ledger(who, context, self.table, self.mode != "insert") if context.saved else None
-        writer = SqliteWriter(SqliteConnection(who), table, ledger)
+        writer = SqliteWriter(SqliteConnection(who), table, ledger, shared=bool(context.partition))
         try:
             await writer.open(fspath(self.path), self.mode == "overwrite", context.dry, self.create)
         except BaseException:
@@ -96,8 +118,13 @@ class Sqlite(Sink, kw_only=True):
 class SqliteWriter(TransactionWriter):
     """Writes batches, each in a transaction of its own; made by `Sqlite.open`."""
 
-    def __init__(self, connection: SqliteConnection, table: Table, ledger: Ledger | None) -> None:
+    def __init__(
+        self, connection: SqliteConnection, table: Table, ledger: Ledger | None, *, shared: bool = False
+    ) -> None:
         self._connection = connection
+        # Whether others change the table's columns too, so that each transaction looks whether one has.
+        self._shared = shared
+        self._version: Any = None
         self._table = table
         self._ledger = ledger
         self._held = Held()
@@ -189,6 +216,11 @@ class SqliteWriter(TransactionWriter):
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
         if self._ledger is not None:
             self._ledger.check(connection)
+        if self._shared:
+            version = connection.execute("PRAGMA schema_version").fetchone()[0]
+            if version != self._version:
+                self._table.forget()
+            self._version = version
         self._table.write(connection, batch.records)
         if self._ledger is not None:
             self._ledger.add(connection, batch)

@@ -35,6 +35,8 @@ _TABLES = (
 )
 
 
+_OWN = "pipeline = :pipeline AND (sink = :sink OR substr(sink, 1, length(:prefix)) = :prefix)"
+"""What belongs to a sink and to its partitions; no name of a stage holds the sign between them."""
 _WAYS_OUT = "bring it back, begin anew with `--fresh`, or say `--repeat` to go on without the records in it"
 
 
@@ -46,6 +48,8 @@ class _Lineage:
     fence: str | None
     wrote: bool
     pruned_to: dict[str, int]
+    own: bool
+    """False for what a partition of the sink noted."""
 
 
 class Ledger:
@@ -57,7 +61,9 @@ class Ledger:
     def __init__(self, who: str, context: SinkContext, target: str, replaces: bool) -> None:
         self._who = who
         self._context = context
-        self._name = (context.pipeline, context.name)
+        # Partitions of one lineage have books of their own, each as if it were a sink of its own.
+        part = context.partition
+        self._name = (context.pipeline, f"{context.name}#{part}" if part else context.name)
         self._id = (*self._name, context.lineage)
         self._target = target
         self._replaces = replaces or context.repeat
@@ -72,13 +78,14 @@ class Ledger:
         :raises StateError: when they don't.
         """
         lineages = self._lineages(connection)
-        mine = lineages.pop(self._context.lineage, None)
+        mine = next((each for each in lineages if each.lineage == self._context.lineage and each.own), None)
         if mine is not None:
-            self._verify_mine(mine, has_table)
+            self._verify_mine(mine, lineages, has_table)
             self._pruned_to = mine.pruned_to
             self._marked = mine.wrote
             return True
-        others = [other for other in lineages.values() if other.target == self._target and other.wrote]
+        mine_too = self._context.partition or any(each.lineage == self._context.lineage for each in lineages)
+        others = [] if mine_too else [other for other in lineages if other.target == self._target and other.wrote]
         if others and has_rows and not self._replaces:
             text = f"table {self._target!r} holds records that this pipeline wrote with another state file"
             way = "bring the state file back, write to another table, or say `--repeat` to add to them"
@@ -96,10 +103,11 @@ class Ledger:
             self._context.warn(f"{self._who}: the database knows nothing of the records written in earlier runs")
         return False
 
-    def _verify_mine(self, mine: _Lineage, has_table: bool) -> None:
+    def _verify_mine(self, mine: _Lineage, others: Iterable[_Lineage], has_table: bool) -> None:
         if self._context.repeat:
             return
-        if mine.wrote and mine.target == self._target and not has_table:
+        wrote = mine.wrote or any(other.wrote and other.lineage == mine.lineage for other in others)
+        if wrote and mine.target == self._target and not has_table:
             raise StateError(f"{self._who}: table {self._target!r}, which holds earlier records, is gone; {_WAYS_OUT}")
         behind = [
             f"source {source!r} is at record {self._context.held_from.get(source, 0)}, the database at {number}"
@@ -122,7 +130,7 @@ class Ledger:
         if self._context.repeat:
             self._pruned_to = dict(self._context.held_from)
         connection.execute(
-            "UPDATE _pipeline_lineages SET fence = NULL WHERE (pipeline, sink) = (?, ?) AND lineage <> ?", self._id
+            f"UPDATE _pipeline_lineages SET fence = NULL WHERE {_OWN} AND lineage <> :lineage", self._named()
         )
         connection.execute(
             "INSERT INTO _pipeline_lineages (pipeline, sink, lineage, target, run, fence, pruned_to)"
@@ -133,8 +141,8 @@ class Ledger:
 
     def forget_others(self, connection: sqlite3.Connection) -> None:
         """Take note that the table was emptied: it holds nothing of other lineages."""
-        connection.execute("UPDATE _pipeline_lineages SET wrote = 0 WHERE (pipeline, sink) = (?, ?)", self._name)
-        connection.execute("DELETE FROM _pipeline_numbers WHERE (pipeline, sink) = (?, ?)", self._name)
+        connection.execute(f"UPDATE _pipeline_lineages SET wrote = 0 WHERE {_OWN}", self._named())
+        connection.execute(f"DELETE FROM _pipeline_numbers WHERE {_OWN}", self._named())
 
     def check(self, connection: sqlite3.Connection) -> None:
         """See, within a transaction, that nobody has taken over.
@@ -212,18 +220,22 @@ class Ledger:
         """Take note that what `prune` did is committed."""
         self._pruned_to.update(frontiers)
 
-    def _lineages(self, connection: sqlite3.Connection) -> dict[str, _Lineage]:
+    def _lineages(self, connection: sqlite3.Connection) -> list[_Lineage]:
+        """Return the lineages of the sink and of its partitions."""
         if not _has_tables(connection):
-            return {}
+            return []
         rows = connection.execute(
-            "SELECT lineage, target, run, fence, wrote, pruned_to FROM _pipeline_lineages"
-            " WHERE (pipeline, sink) = (?, ?)",
-            self._name,
+            f"SELECT sink, lineage, target, run, fence, wrote, pruned_to FROM _pipeline_lineages WHERE {_OWN}",
+            self._named(),
         )
-        return {
-            lineage: _Lineage(lineage, target, run, fence, bool(wrote), msgspec.json.decode(pruned_to))
-            for lineage, target, run, fence, wrote, pruned_to in rows
-        }
+        return [
+            _Lineage(lineage, target, run, fence, bool(wrote), msgspec.json.decode(pruned_to), sink == self._name[1])
+            for sink, lineage, target, run, fence, wrote, pruned_to in rows
+        ]
+
+    def _named(self) -> dict[str, Any]:
+        pipeline, sink = self._name
+        return {"pipeline": pipeline, "sink": sink, "prefix": f"{sink}#", "lineage": self._context.lineage}
 
 
 def _has_tables(connection: sqlite3.Connection) -> bool:

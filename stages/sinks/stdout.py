@@ -8,7 +8,7 @@ import sys
 import anyio
 
 from pipeline.batch import Batch
-from pipeline.stage import Sink, SinkContext, Writer
+from pipeline.stage import Parting, Sink, SinkContext, Writer
 from pipeline.standard import standard_output
 from stages.sinks.jsonl import JsonlFormat
 
@@ -27,6 +27,10 @@ class Stdout(Sink, kw_only=True):
     def durable(self) -> bool:
         """Return False: what is printed is gone."""
         return False
+
+    def parting(self, merge: bool) -> Parting | str:
+        """Return why several workers can't: their lines would come in any order."""
+        return "the lines of several processes would mix; write to a file"
 
     async def open(self, context: SinkContext) -> "StdoutWriter":
         """Return a writer to what standard output is now."""

@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline.stage import SourceContext, key
 from stages.sources.csv_rows import Rows
+from stages.sources.dividing import Rows as RowEnds
 from stages.sources.files import FileSource, encoding_of
 from stages.sources.formats import Format
 from stages.sources.schema import record_type, scalar_types, schema_problems
@@ -64,6 +65,10 @@ class Csv(FileSource, kw_only=True):
     def record_type(self) -> Any:
         """Return the type of the schema."""
         return record_type(self.schema)
+
+    def rows(self) -> RowEnds:
+        """Return how rows are told from lines."""
+        return RowEnds(self.quote.encode(), self.delimiter, encoding_of(self.encoding))
 
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""

@@ -48,6 +48,10 @@ class FileReader(Reader):
         self._context = context
         self._compression = compression
         self._follow = follow
+        part: dict[str, Any] = context.partition or {"files": (), "ends": (), "cursor": None}
+        self._first: Any = context.cursor if context.cursor is not None else part["cursor"]
+        self._ends: dict[str, int | None] = dict(zip(part["files"], part["ends"], strict=True))
+        self._before: int = part["cursor"]["offset"] if part["cursor"] is not None else 0
         self._block = block
         self._records = records
         self._list: FileList
@@ -62,7 +66,7 @@ class FileReader(Reader):
     async def open(self) -> None:
         """Find the files, check that they can be read and are the cursor's, and read the first header."""
         with self._naming():
-            self._list = await run_sync(FileList, self._paths, self._context.cursor, self._follow)
+            self._list = await run_sync(FileList, self._paths, self._first, self._follow)
             if not self._follow and not self._list.piped:
                 await self._next_file()
 
@@ -75,7 +79,10 @@ class FileReader(Reader):
     def progress(self) -> Progress:
         """Tell how many bytes of the files themselves were read."""
         here = self._opened.input.raw_offset() if self._opened is not None else 0
-        return Progress(self._list.passed + here, self._list.total(), "bytes")
+        ends = [end for end in self._ends.values() if end is not None]
+        total = sum(ends) if ends else self._list.total()
+        before = self._before
+        return Progress(max(self._list.passed + here - before, 0), None if total is None else total - before, "bytes")
 
     async def close(self) -> None:
         """Close the file at hand."""
@@ -197,7 +204,7 @@ class FileReader(Reader):
         if await run_sync(is_pipe, path):
             return open_piped(path, self._compression)
         if not self._follow:
-            return await open_whole(path, self._compression, saved)
+            return await open_whole(path, self._compression, saved, self._ends.get(path))
         if self._list.is_last():
             return await open_followed(path, saved, self._context.clock, self._context.warn, self._list.find_newer)
         return await open_whole(path, "none", saved)

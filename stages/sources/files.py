@@ -1,16 +1,19 @@
 """What sources of files have in common: their keys."""
 
 import codecs
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal
 
+from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
-from pipeline.stage import FilePaths, Reader, Source, SourceContext, key
+from pipeline.stage import FilePaths, Partition, Reader, Source, SourceContext, key
 from stages.sources.compressed import is_compressed
+from stages.sources.dividing import Rows, divide_files, known_ends
 from stages.sources.file_reader import FileReader
 from stages.sources.formats import Format
-from stages.sources.paths import is_pipe
+from stages.sources.paths import check_file, find_files, is_pipe
 
 __all__ = ("FileSource", "encoding_of")
 
@@ -58,6 +61,30 @@ class FileSource(Source, kw_only=True):
         """Tell whether it is followed."""
         return self.follow
 
+    def indivisible(self) -> str | None:
+        """Return why it can't be read in partitions: because nobody knows where it ends."""
+        if self.follow:
+            return "it is followed, and what grows has no parts; leave out follow"
+        return None if self.replays() else "a pipe is read once, as it comes"
+
+    def divide(self, size: int, known: Sequence[Partition]) -> list[Partition]:
+        """Return ranges of large files, and small ones together; of a compressed file the whole."""
+        files = find_files(self.paths())
+        ends = known_ends(known)
+        for path in files:
+            if path not in ends:
+                check_file(path)
+        if not files and not known:
+            raise ConfigError(f"no file matches {', '.join(map(repr, self.paths()))}")
+        packed = frozenset(path for path in files if is_compressed(self.compression, path))
+        there = [path for path in files if os.path.exists(path)]
+        context = SourceContext("", "", SystemClock())
+        return divide_files(there, packed, size, ends, self.format(context), self.rows(), context.max_record)
+
+    def rows(self) -> Rows | None:
+        """Return how rows are told from lines, None where each line is a record."""
+        return None
+
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records, for one run."""
         raise NotImplementedError
@@ -71,7 +98,9 @@ class FileSource(Source, kw_only=True):
         problems = [f"stage {context.name!r}: {name}: {text}" for name, text in self.problems()]
         if problems:
             raise ConfigError(*problems)
-        reader = FileReader(self.paths(), self.format(context), context, self.compression, self.follow)
+        part = context.partition
+        paths = self.paths() if part is None else part["files"]
+        reader = FileReader(paths, self.format(context), context, self.compression, self.follow)
         try:
             await reader.open()
         except BaseException:

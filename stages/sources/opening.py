@@ -13,7 +13,7 @@ from stages.sources.compressed import Compressed, codec_of
 from stages.sources.followed import Followed, find_copy, find_rotated, inode_of
 from stages.sources.inputs import Piped, Pooled
 from stages.sources.marks import Mark, resumed
-from stages.sources.streams import Plain, Stream
+from stages.sources.streams import Bounded, Plain, Stream
 
 __all__ = ("Opened", "open_followed", "open_piped", "open_whole")
 
@@ -44,14 +44,14 @@ def open_piped(path: str, compression: str) -> Opened:
     return Opened(path, Piped(opened), Mark(), live=True)
 
 
-async def open_whole(path: str, compression: str, saved: Mapping[str, Any] | None) -> Opened:
-    """Open a file that does not grow.
+async def open_whole(path: str, compression: str, saved: Mapping[str, Any] | None, end: int | None = None) -> Opened:
+    """Open a file that does not grow; it is read to an offset, if one is given.
 
     :raises ConfigError: when it can't be opened.
     :raises StateError: when it is not the file that the cursor belongs to.
     """
     stream, mark = await run_sync(_open_whole, path, compression, saved)
-    return Opened(path, Pooled(stream), mark)
+    return Opened(path, Pooled(stream if end is None else Bounded(stream, end)), mark)
 
 
 async def open_followed(

@@ -1,16 +1,20 @@
 """The source of kind `sqlite`: the rows of a table or a query, in the order of a column that grows."""
 
+import os
 import sqlite3
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from os import fspath
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from pipeline.batch import Failed
 from pipeline.errors import ConfigError, RecordError, StageError
-from pipeline.stage import Chunk, Duration, FilePath, Progress, Reader, Source, SourceContext, key
+from pipeline.stage import Chunk, Duration, FilePath, Partition, Progress, Reader, Source, SourceContext, key
+from stages.sources.key_ranges import divide_keys
 from stages.sqlite_connection import SqliteConnection, quoted
 
 __all__ = ("Sqlite", "SqliteReader")
@@ -56,6 +60,23 @@ class Sqlite(Source, kw_only=True):
         if self.poll is not None and not float(self.poll) > 0:
             yield "poll", f"must be more than 0, it is {self.poll}"
 
+    def indivisible(self) -> str | None:
+        """Return why it can't be read in partitions: only the keys of a table can be looked up one by one."""
+        if self.poll is not None:
+            return "it is looked at for new rows without end; leave out poll"
+        return "a query has no key ranges; name a table" if self.table is None else None
+
+    def divide(self, size: int, known: Sequence[Partition]) -> list[Partition]:
+        """Return ranges of keys that hold about ``size`` bytes each, as far as a look at some rows tells."""
+        if not os.path.exists(self.path):
+            raise ConfigError(f"source sqlite: no database {self.path!r}")
+        after = known[-1].what["upto"] if known else None
+        with closing(sqlite3.connect(f"{Path(self.path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            try:
+                return list(divide_keys(connection, quoted(self.table or ""), self.cursor or "rowid", size, after))
+            except sqlite3.Error as error:
+                raise ConfigError(f"source sqlite: {self.path}: {error}") from None
+
     async def open(self, context: SourceContext) -> "SqliteReader":
         """Open the database and go on behind the cursor.
 
@@ -68,7 +89,7 @@ class Sqlite(Source, kw_only=True):
         what = quoted(self.table) if self.table is not None else f"(\n{(self.query or '').strip().rstrip(';')}\n)"
         reader = SqliteReader(
             f"{who}: {self.path}",
-            _Statements.over(what, self.cursor or "rowid"),
+            _Statements.over(what, self.cursor or "rowid", context.partition is not None),
             context,
             None if self.poll is None else float(self.poll),
         )
@@ -90,16 +111,18 @@ class _Statements:
     nulls: str
 
     @classmethod
-    def over(cls, what: str, cursor: str) -> "_Statements":
+    def over(cls, what: str, cursor: str, bounded: bool = False) -> "_Statements":
         # Compared byte by byte whatever the column says: with NOCASE, "a" and "A" would be a tie that we can't see.
         column = f"_pipeline_source.{quoted(cursor)}"
         select = f"SELECT _pipeline_source.*, {column} FROM {what} AS _pipeline_source"
         order = f"ORDER BY {column} COLLATE BINARY LIMIT {_PAGE + 1}"
+        first = f" WHERE {column} COLLATE BINARY <= :upto" if bounded else ""
+        further = f" AND {column} COLLATE BINARY <= :upto" if bounded else ""
         return cls(
             cursor,
-            f"{select} {order}",
+            f"{select}{first} {order}",
             # The last row once more: were there two of it, one would have been skipped.
-            f"{select} WHERE {column} COLLATE BINARY >= ? {order}",
+            f"{select} WHERE {column} COLLATE BINARY >= :last{further} {order}",
             f"SELECT 1 FROM {what} AS _pipeline_source WHERE {column} IS NULL LIMIT 1",
         )
 
@@ -123,7 +146,9 @@ class SqliteReader(Reader):
         self._clock = context.clock
         self._max_record = context.max_record
         self._poll = poll
-        self._last: Any = context.cursor
+        part = context.partition or {"after": None, "upto": None}
+        self._last: Any = context.cursor if context.cursor is not None else part["after"]
+        self._upto: Any = part["upto"]
         self._done = 0
         self._connection = SqliteConnection(who)
 
@@ -174,7 +199,7 @@ class SqliteReader(Reader):
 
     def _check(self, connection: sqlite3.Connection) -> None:
         try:
-            connection.execute(self._statements.first).close()
+            connection.execute(self._statements.first, {"upto": self._upto}).close()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_ERROR:
                 raise ConfigError(f"{self._who}: {error}") from None
@@ -220,8 +245,8 @@ class SqliteReader(Reader):
 
     def _execute(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
         if self._last is None:
-            return connection.execute(self._statements.first)
-        return connection.execute(self._statements.following, (self._last,))
+            return connection.execute(self._statements.first, {"upto": self._upto})
+        return connection.execute(self._statements.following, {"last": self._last, "upto": self._upto})
 
     def _add(self, page: _Page, names: list[str], row: tuple[Any, ...]) -> int:
         """Add a row to the page and return its bytes."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pipeline.errors import StorageError
 
-__all__ = ("Plain", "Stream", "read_exactly")
+__all__ = ("Bounded", "Plain", "Stream", "read_exactly")
 
 
 class Stream(Protocol):
@@ -71,6 +71,34 @@ class Plain:
         if self._file > 0:
             os.close(self._file)
         self._file = -1
+
+
+class Bounded(Stream):
+    """A stream that ends at an offset, if it has not ended before."""
+
+    def __init__(self, stream: Stream, end: int) -> None:
+        self._stream = stream
+        self._end = end
+
+    def read(self, size: int) -> bytes:
+        """Return bytes before the end."""
+        return self._stream.read(max(min(size, self._end - self._stream.raw_offset()), 0))
+
+    def skip_to(self, offset: int) -> None:
+        """Go to an offset."""
+        self._stream.skip_to(min(offset, self._end))
+
+    def raw_offset(self) -> int:
+        """Return where it is."""
+        return self._stream.raw_offset()
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
 
 
 def read_exactly(stream: Stream, size: int) -> bytes:
