@@ -14,6 +14,7 @@ __all__ = ("command",)
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N new records of each source in this run."
 )
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Share the work between N processes.")
 @config_options
 @click.option("--fresh", is_flag=True, help="Begin anew: a new lineage. Dead letters and history are kept.")
 @click.option("--repeat", is_flag=True, help="Accept that what is in a sink already is written again.")
@@ -33,6 +34,7 @@ def command(
     config: str,
     dry_run: bool,
     limit: int | None,
+    workers: int | None,
     settings: tuple[str, ...],
     allow_code: tuple[str, ...],
     fresh: bool,
@@ -63,6 +65,8 @@ def command(
         raise click.UsageError("--report: there is nothing to report of a dry run; leave out one of them")
     if log_level is not None and log is None:
         raise click.UsageError("--log-level: the progress has no levels; add --log json or --log text")
+    if workers is not None:
+        settings = (*settings, f"workers={workers}")
     request = Request(
         ConfigFile(config, settings, allow_code),
         dry_run,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -26,9 +26,15 @@ from pipeline.flow.replaying import Replaying
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
+from pipeline.plan.workers import worker_problems
 from pipeline.standard import printing_aside, standard_output
 from pipeline.units import format_duration
+from pipeline.watch.events import Events, Subscriber
 from pipeline.watch.report import Report
+from pipeline.workers.books import is_divided
+
+if TYPE_CHECKING:
+    from pipeline.workers.coordinator import Coordinator
 
 __all__ = ("Request", "execute", "exit_code")
 
@@ -94,13 +100,18 @@ def exit_code(report: Report, signals: Signals, *, fail_on_dlq: bool, output_clo
 
 
 async def _run(request: Request, loaded: Loaded, view: View, signals: Signals) -> int:
-    return await _Running(request, loaded, view, signals).run()
+    shared = not request.dry_run and (
+        loaded.config.workers > 1 or (not request.fresh and await is_divided(loaded.topology))
+    )
+    if shared:
+        _check_shared(request, loaded)
+    return await _Running(request, loaded, view, signals, shared).run()
 
 
 class _Running:
     """Ties a supervisor to its view and to the signals."""
 
-    def __init__(self, request: Request, loaded: Loaded, view: View, signals: Signals) -> None:
+    def __init__(self, request: Request, loaded: Loaded, view: View, signals: Signals, shared: bool) -> None:
         self._request = request
         self._topology = loaded.topology
         self._mask = loaded.secrets.mask
@@ -109,18 +120,8 @@ class _Running:
         self._meter = Meter(request.limit)
         self._scope = anyio.CancelScope()
         self._ticking: asyncio.TimerHandle | None = None
-        pipeline = Pipeline.from_loaded(loaded)
-        self._supervisor: Supervisor = (
-            pipeline.replaying(request.replay, subscribers=[self._event])
-            if request.replay is not None
-            else pipeline.supervisor(
-                fresh=request.fresh,
-                accept_changes=request.accept_changes,
-                repeat=request.repeat,
-                dry_run=request.dry_run,
-                limit=request.limit,
-                subscribers=[self._event],
-            )
+        self._supervisor: Supervisor | Coordinator = (
+            _coordinator(request, loaded, self._event) if shared else _supervisor(request, loaded, self._event)
         )
         if request.log_level == "trace":
             self._supervisor.tell_records()
@@ -238,6 +239,48 @@ def _refuse_inlets(request: Request, loaded: Loaded) -> None:
                 f"source '{source.name}' takes the records that are submitted, and a run has nobody to submit them; "
                 f"{request.config.command('serve')} takes them over HTTP"
             )
+
+
+def _supervisor(request: Request, loaded: Loaded, subscriber: Subscriber) -> Supervisor:
+    pipeline = Pipeline.from_loaded(loaded)
+    if request.replay is not None:
+        return pipeline.replaying(request.replay, subscribers=[subscriber])
+    return pipeline.supervisor(
+        fresh=request.fresh,
+        accept_changes=request.accept_changes,
+        repeat=request.repeat,
+        dry_run=request.dry_run,
+        limit=request.limit,
+        subscribers=[subscriber],
+    )
+
+
+def _coordinator(request: Request, loaded: Loaded, subscriber: Subscriber) -> "Coordinator":
+    from pipeline.workers.coordinator import Coordinator, Plan
+
+    config = request.config
+    plan = Plan(
+        loaded.topology, config.path, tuple(config.settings), tuple(config.allow_code), request.fresh, request.repeat
+    )
+    return Coordinator(plan, events=Events((subscriber,)))
+
+
+def _check_shared(request: Request, loaded: Loaded) -> None:
+    """See to it that nothing is asked of workers that only one process can do.
+
+    :raises ConfigError: when it is.
+    """
+    problems = [
+        "--limit: workers read many places at once, and there is no order to count in; leave it out, or the workers"
+        for _ in range(request.limit is not None)
+    ]
+    problems += [
+        "--accept-changes: partitions belong to the source that they were made of; begin anew with --fresh"
+        for _ in range(request.accept_changes)
+    ]
+    problems += [f"stage '{name}': {text}" if name else text for name, _, text in worker_problems(loaded.topology)]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _view(request: Request, loaded: Loaded) -> View:

@@ -19,12 +19,16 @@ class Limiter:
         self._tokens = float(burst)
         self._at = now
 
-    def take(self, now: float) -> float:
+    def empty(self) -> None:
+        """Begin without a token: another bucket for the same rate was there before."""
+        self._tokens = 0.0
+
+    def take(self, now: float, part: float = 1.0) -> float:
         """Take a token; returns the seconds to wait before the call that it is for."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate * part)
         self._at = max(self._at, now)
         self._tokens -= 1.0
-        return max(0.0, -self._tokens / self._rate)
+        return max(0.0, -self._tokens / (self._rate * part))
 
     def give_back(self) -> None:
         """Return a token whose call was not made."""

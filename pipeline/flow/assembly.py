@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.cause import cause_of
 from pipeline.clock import Clock
 from pipeline.control.policy import Kind, classify
-from pipeline.errors import PipelineError, StageError, StorageError
+from pipeline.errors import PipelineError, StageError, StateError, StorageError
 from pipeline.flow.batcher import BatcherActor
 from pipeline.flow.letters import Copies, copies_name, open_copies
 from pipeline.flow.processor import ProcessorActor
@@ -30,7 +30,7 @@ from pipeline.settle.state import StateFile, open_state
 from pipeline.stage import Batcher, Processor, Sink, SinkContext, Source, SourceContext, StageContext, Writer
 from pipeline.watch.events import Events
 
-__all__ = ("Assembly", "Reading", "Options", "assemble", "explain", "open_run_state", "open_stages")
+__all__ = ("Assembly", "Options", "Reading", "Share", "assemble", "explain", "open_run_state", "open_stages")
 
 Actor = Callable[[], Awaitable[None]]
 Reading = SourceActor | LettersActor
@@ -38,14 +38,26 @@ Reading = SourceActor | LettersActor
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What a worker runs of a pipeline: a partition of its source, and of every rate only a part.
+
+    ``partition`` is what `Partition.what` says, ``rates`` the part of 1.
+    """
+
+    partition: Any
+    rates: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """How one run is made; the arguments of `Pipeline.run`."""
+    """How one run is made; the arguments of `Pipeline.run`. ``share`` is a worker's."""
 
     fresh: bool = False
     accept_changes: bool = False
     repeat: bool = False
     dry_run: bool = False
     limit: int | None = None
+    share: Share | None = None
 
 
 @dataclass(slots=True)
@@ -112,9 +124,16 @@ async def assemble(
     :raises PipelineError: names the stage that can't be opened and why.
     """
     state = await open_run_state(stack, topology, options, clock)
+    if state is not None and not options.dry_run and await state.partitions():
+        path = topology.checkpoint_path
+        raise StateError(
+            f"{path}: workers began this, in partitions; `pipeline run` goes on, or begin anew with --fresh"
+        )
     lineage, number = (state.lineage, state.run) if state is not None else (secrets.token_hex(8), 1)
     run = Run(topology, clock, events, lineage=lineage, number=number)
     run.has_state = state is not None
+    if options.share is not None:
+        run.shared, run.rates = True, options.share.rates
     stages = await stack.enter_async_context(AsyncExitStack())
     assembly = Assembly(run, options, state, state.cut if state is not None else None, stages)
     readers = [await _open_source(assembly, planned, has_room, warn) for planned in _stages(topology, "source")]
@@ -270,6 +289,8 @@ async def _open_source(
     context = SourceContext(
         planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn, max_record=largest
     )
+    if assembly.options.share is not None:
+        context.partition = assembly.options.share.partition
     point = cut.sources.get(planned.name) if cut is not None else None
     actor = SourceActor(run, planned.name, planned.spec, context, point, has_room, assembly.options.limit)
     assembly.sources.append(actor)

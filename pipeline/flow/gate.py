@@ -43,6 +43,8 @@ class Gate:
         reset: Any = breaker.reset if breaker is not None else 0.0
         self._reset = float(reset)
         self._limiter = Limiter(rate, limit.burst, run.clock.now()) if limit is not None else None
+        if self._limiter is not None and run.shared:
+            self._limiter.empty()
         self.breaker = Breaker(breaker.failures, self._reset) if breaker is not None else None
         self._metrics.breaker = self.breaker.state if self.breaker is not None else ""
         self.opened = 0
@@ -68,7 +70,7 @@ class Gate:
             probe = await self._pass_breaker(rest) if self.shut else False
             if self._limiter is None:
                 return probe
-            wait = self._limiter.take(self._run.clock.now())
+            wait = self._limiter.take(self._run.clock.now(), self._run.rates)
             if wait > 0:
                 self._metrics.throttled_seconds += wait
                 async with rest():

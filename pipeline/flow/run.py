@@ -118,6 +118,10 @@ class Run:
         self.on_stop: list[Callable[[], None]] = []
         self.on_drain: list[Callable[[], None]] = []
         self.request_cut: Callable[[], None] = lambda: None
+        self.shared = False
+        """Whether this is a partition of a run by workers."""
+        self.rates = 1.0
+        """The part of every rate that is this run's: less than 1 in one of several workers."""
         self.has_state = False
         """Whether cuts are taken; without them nothing is kept for one."""
         self.held_in_groups = 0

@@ -9,7 +9,7 @@ from msgspec import structs, to_builtins
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import DeadlineError, Exit, PipelineError, StorageError
-from pipeline.flow.assembly import Actor, Assembly, Options, Reading, assemble, explain
+from pipeline.flow.assembly import Actor, Assembly, Options, Reading, Share, assemble, explain
 from pipeline.flow.letters import LetterStore
 from pipeline.flow.steering import Steering
 from pipeline.flow.watching import Watch
@@ -33,7 +33,7 @@ from pipeline.watch.report import (
 )
 from pipeline.watch.window import Lately
 
-__all__ = ("Options", "Supervisor", "failure_of")
+__all__ = ("Options", "Share", "Supervisor", "failure_of")
 
 _LAG_EVERY = 0.25
 _PROGRESS_EVERY = 5.0
@@ -142,6 +142,11 @@ class Supervisor:
         if self._checkpointer is not None:
             self._checkpointer.request()
 
+    def set_rates(self, part: float) -> None:
+        """Take a part of every rate, between 0 and 1: the rest is that of other workers."""
+        if self._assembly is not None:
+            self._assembly.run.rates = part
+
     def status(self) -> Status:
         """Return the run as it is at this moment."""
         assembly, checkpointer = self._assembly, self._checkpointer
@@ -191,6 +196,10 @@ class Supervisor:
     def readings(self) -> Readings | None:
         """What can be read of the state file while the run holds it; None where there is none, or not yet."""
         return self._assembly.state if self._assembly is not None else None
+
+    def total(self) -> Account:
+        """Return the account of all runs of the lineage, up to this moment."""
+        return self._total() if self._assembly is not None else Account()
 
     def history(self) -> History:
         """Return the run over time, up to this moment."""

@@ -15,6 +15,7 @@ from pipeline.plan.policies import policy_problems
 from pipeline.plan.schema import keys_of
 from pipeline.plan.values import check_python
 from pipeline.plan.wiring import Say, Wire, check_wiring
+from pipeline.plan.workers import worker_problems
 from pipeline.stage import Resume, Sink
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def check_plan(topology: "Topology", stages: Sequence["PlannedStage"], say: Say)
     check_places(stages, say)
     if len(topology.stages) == len(stages) and topology.sources and topology.sinks:
         check_promises(topology, say)
+        if topology.config.workers > 1:
+            for name, where, problem in worker_problems(topology):
+                say(name, where, problem)
 
 
 def check_promises(topology: "Topology", say: Say) -> None:

@@ -57,6 +57,15 @@ class PipelineConfig(Declared, kw_only=True):
     memory: Annotated[Size, Meta(ge=1), key("Bytes held at most; then reading stops and every batcher flushes.")] = (
         256 * 2**20
     )
+    workers: Annotated[
+        int, Meta(ge=1, le=1024), key("Processes that share the work, each on partitions of the source.")
+    ] = 1
+    partition: Annotated[
+        Size, Meta(ge=1), key("Bytes of a partition, about: larger files are divided, smaller ones put together.")
+    ] = 64 * 2**20
+    merge: Annotated[
+        bool, key("With workers: merge the files of the partitions in order; false leaves one a partition.")
+    ] = True
     checkpoint: Annotated[
         CheckpointConfig | Literal["none"] | None,
         key("Where and how often state is saved; none: every run starts anew."),

@@ -195,6 +195,8 @@ class Topology:
         return self.whole._guarantees if self.whole else {sink.name: guarantee_of(self, sink) for sink in self.sinks}
 
     def _worth_saving(self) -> bool:
+        if self.config.workers > 1:
+            return True  # the list of partitions
         letters = any(self.policy_of(name) == "dead_letter" for name in self.stages)
         return letters or any(isinstance(sink.spec, Sink) and sink.spec.durable() for sink in self.sinks)
 

@@ -27,6 +27,7 @@ __all__ = (
     "rewind",
     "rows_of",
     "select",
+    "take_over",
 )
 
 LETTERS = "dead letters"
@@ -40,6 +41,9 @@ _WHERE = f"""gone IS NULL AND (:stage IS NULL OR stage = :stage) AND (:since IS 
     AND (:until IS NULL OR at < :until) AND {_ID} > :after
     AND (:error IS NULL OR error_type = :error OR instr(error, :error) > 0)
     AND (:ids IS NULL OR {_ID} IN (SELECT value FROM json_each(:ids)))"""
+
+_SAME = """SELECT 1 FROM letters WHERE lineage = :lineage AND source = :source AND number = :number
+    AND child = :child AND stage = :stage"""
 
 Row = tuple[Any, ...]
 
@@ -88,6 +92,14 @@ def rows_of(letters: Iterable[Letter]) -> list[Row]:
 def add(connection: sqlite3.Connection, rows: Iterable[Row], cut: int) -> list[int]:
     """Save letters with a cut; return their rows, which are never given twice."""
     return [connection.execute(_INSERT, (*row, cut)).lastrowid or 0 for row in rows]
+
+
+def take_over(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Save letters of another state file, but for those that are here; they belong to no cut of this one."""
+    for row in rows:
+        values = row[: len(_FIELDS)]
+        if connection.execute(_SAME, dict(zip(_FIELDS, values, strict=True))).fetchone() is None:
+            connection.execute(_INSERT, (*values, None, 0))
 
 
 def select(connection: sqlite3.Connection, wanted: Wanted, limit: int, after: int = 0) -> list[Letter]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import StateError
-from pipeline.settle import changes, history, named
+from pipeline.settle import changes, history, named, partitions
 from pipeline.settle.cut import Cut, SavedCut
 from pipeline.settle.fingerprint import (
     Fingerprint,
@@ -100,6 +100,7 @@ class Beginning:
 
     def _begin_lineage(self, connection: sqlite3.Connection) -> None:
         changes.clear(connection)
+        partitions.clear(connection)
         history.forget_cuts(connection)
         history.put(connection, "lineage", self.lineage)
         history.put(connection, "cut", None)

@@ -13,8 +13,8 @@ from msgspec import structs
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import StateError, StorageError
-from pipeline.settle import changes, history, letters, named
-from pipeline.settle.cut import Cut, SavedCut, SavedRun
+from pipeline.settle import changes, history, letters, named, partitions
+from pipeline.settle.cut import Cut, Letter, SavedCut, SavedRun
 from pipeline.settle.database import Database, Work, explained, transaction, trial
 from pipeline.settle.fingerprint import Fingerprint
 from pipeline.settle.lock import Lock
@@ -23,7 +23,7 @@ from pipeline.settle.schema import create, make_directory, migrate
 from pipeline.settle.traces import Traces
 from pipeline.settle.verify import beside, require_file, verify
 from pipeline.settle.view import Readings, real_path
-from pipeline.stage import NamedFile
+from pipeline.stage import NamedFile, Partition
 
 __all__ = ("ORPHANED", "StateFile", "edit_state", "open_state")
 
@@ -104,6 +104,18 @@ class StateFile(Readings):
             lineage=self.lineage, run=self.run, started=0, ended=at, outcome=outcome, exit_code=exit_code, report=report
         )
         await self._write(partial(history.end_run, lineage=self.lineage, run=self.run, ending=ending))
+
+    async def divide(self, found: Sequence[Partition]) -> None:
+        """Save further partitions of the source, behind those that there are; they are never changed again."""
+        await self._write(partial(partitions.add, lineage=self.lineage, found=list(found)))
+
+    async def partition_done(self, number: int, account: Mapping[str, int]) -> None:
+        """Note that all of a partition is settled, and how its records ended."""
+        await self._write(partial(partitions.finish, number=number, account=dict(account)))
+
+    async def take_letters(self, found: Sequence[Letter]) -> None:
+        """Take over dead letters of a partition's state file, but for those that were taken over before."""
+        await self._write(partial(letters.take_over, rows=letters.rows_of(found)))
 
     async def delete_letters(self, ids: Sequence[int]) -> int:
         """Delete dead letters for good; return how many of them there were."""
@@ -288,3 +300,4 @@ def _rewind(connection: sqlite3.Connection, lineage: str, to: int) -> SavedCut:
 def _clear(connection: sqlite3.Connection) -> None:
     changes.clear(connection)
     history.remove(connection, "lineage", "run", "fingerprint", "description", "cut")
+    partitions.clear(connection)

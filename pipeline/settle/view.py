@@ -9,10 +9,11 @@ from typing import Any
 from anyio import to_thread
 
 from pipeline.errors import StateError
-from pipeline.settle import changes, history, letters, named
+from pipeline.settle import changes, history, letters, named, partitions
 from pipeline.settle.cut import Change, Letter, SavedCut, SavedRun
 from pipeline.settle.database import Database
 from pipeline.settle.letters import Living, Outline, Wanted
+from pipeline.settle.partitions import SavedPartition
 from pipeline.settle.schema import APPLICATION, VERSION
 from pipeline.settle.verify import read_options, require_file
 from pipeline.stage import NamedFile
@@ -87,6 +88,10 @@ class Readings:
     async def cuts(self, limit: int = 100) -> list[SavedCut]:
         """Return the cuts of the current lineage that are kept, the newest first; the first is where a run goes on."""
         return await self._database.run(lambda each: history.list_cuts(each, self.lineage, limit))
+
+    async def partitions(self) -> list[SavedPartition]:
+        """Return the partitions of the current lineage in order; none where one process runs the pipeline."""
+        return await self._database.run(lambda each: partitions.select(each, self.lineage))
 
     async def changes_of(self, stage: str) -> list[Change]:
         """Return the saved changes of a stage's keyed state by ascending number: all that a resume may ask for."""

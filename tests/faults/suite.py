@@ -15,6 +15,7 @@ from tests.faults.row import Row
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.syscalls import inject_errors, kill_at_calls
+from tests.faults.workers import SHARED, VICTIMS, kill_one_of_several
 
 __all__ = ("Effort", "names", "run_rows", "small")
 
@@ -91,6 +92,8 @@ def _rows(effort: Effort) -> Iterator[tuple[str, Work]]:
     for scenario in plain:
         yield f"refusals/{scenario.name}", _of(scenario, _refuse)
         yield f"power-at-syncs/{scenario.name}", _of(small(scenario), _cut_at_syncs)
+    for victim in VICTIMS:
+        yield f"workers/{victim}", _of(SHARED, _killing(victim))
     yield "bad-lines", _bad_lines
     yield "endless", lambda row, folder, at: run_endless(folder, row, at.seconds)
 
@@ -100,6 +103,10 @@ def _of(scenario: Scenario, work: Callable[[Bench, Row, Effort], None]) -> Work:
         work(Bench.set_up(scenario, folder), row, effort)
 
     return on_bench
+
+
+def _killing(victim: str) -> Callable[[Bench, Row, Effort], None]:
+    return lambda bench, row, at: kill_one_of_several(bench, row, victim, at.runs, at.seed)
 
 
 def _cut_power(bench: Bench, row: Row, effort: Effort) -> None:

@@ -17,6 +17,7 @@ from tests.faults.scenario import Scenario
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.suite import small
 from tests.faults.syscalls import Injection, inject_error, kill_at_call
+from tests.faults.workers import SHARED, VICTIMS, kill_one_of_several
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -41,6 +42,15 @@ def held(row: Row) -> None:
 def test_a_run_that_is_killed_at_any_moment_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> None:
     row = Row(name)
     kill_at_random(bench_of(name, tmp_path), row, 1, SEED)
+    held(row)
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_worker_a_writer_or_a_coordinator_that_is_killed_changes_nothing_in_the_end(
+    victim: str, tmp_path: Path
+) -> None:
+    row = Row(victim)
+    kill_one_of_several(bench_of(SHARED, tmp_path), row, victim, 1, SEED)
     held(row)
 
 

@@ -32,6 +32,7 @@ BROAD = {
     "pipeline.service.http.hosted": "where one pipeline ends and the others go on",
     "pipeline.settle.checkpointer": "where sinks make durable what they hold",
     "pipeline.settle.json_text": "where a user's record is shown",
+    "pipeline.workers.writer": "where a sink is called for a process that is to hear what is wrong",
     "pipeline.testing": "where a stranger's stage is called",
     "stages": "where users' functions and other libraries are called",
 }

@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.flow",),
     ("pipeline.pipeline",),
     ("pipeline",),
+    ("pipeline.workers",),
     ("pipeline.service", "pipeline.testing"),
     ("pipeline.cases", "pipeline.verify"),
     ("pipeline.cli",),

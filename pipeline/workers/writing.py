@@ -1,0 +1,83 @@
+"""Keeps the writer alive: the one process that has the shared sinks open."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+from msgspec import structs
+
+from pipeline.errors import PipelineError
+from pipeline.workers.child import Child
+from pipeline.workers.patience import Patience
+from pipeline.workers.words import Leave, Ready, Refused, Said, Setup
+
+__all__ = ("Writing",)
+
+_PARTING = 1.0
+"""Seconds in which a writer that was told to leave does."""
+
+
+class Writing:
+    """Starts the writer, and starts it again when it dies. ``heard`` takes its log events."""
+
+    def __init__(self, setup: Setup, heard: Callable[[Said], None], settled: Callable[[], int]) -> None:
+        self._setup = setup
+        self._heard = heard
+        self._patience = Patience("the writer")
+        self._settled = settled
+        self._child: Child | None = None
+        self._folder = ""
+        self._begun = 0
+        self._ready = asyncio.Event()
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Make the folder of its sockets, for us alone."""
+        self._folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-"))
+
+    @property
+    def socket(self) -> str:
+        """Where the writer answers, now or soon."""
+        return str(Path(self._folder, f"{self._begun}.sock"))
+
+    async def ready(self) -> None:
+        """Wait until it answers."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Keep it alive until this is cancelled.
+
+        :raises PipelineError: when it refuses a sink, or dies again and again.
+        """
+        try:
+            while True:
+                self._child = await Child.spawn(structs.replace(self._setup, socket=self.socket))
+                await self._listen(self._child)
+                self._ready.clear()
+                self._begun += 1
+                how = await self._child.close()
+                self._heard(Said(name="warning", fields={"text": f"the writer {how}; started again"}))
+                self._patience.lose(0, self._settled(), how)
+        finally:
+            self._ready.set()  # nobody is to wait for ever
+            child = self._child
+            if child is not None:
+                with anyio.CancelScope(shield=True):
+                    child.say(Leave())
+                    with anyio.move_on_after(_PARTING):
+                        await child.close()
+                    child.kill()
+                    await child.close()
+
+    async def _listen(self, child: Child) -> None:
+        while (word := await child.hear()) is not None:
+            if isinstance(word, Ready):
+                self._ready.set()
+            elif isinstance(word, Said):
+                self._heard(word)
+            elif isinstance(word, Refused):
+                error = PipelineError(word.error)
+                error.exit_code = word.code
+                raise error
