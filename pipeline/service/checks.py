@@ -72,6 +72,7 @@ def check_many(records: Any) -> None:
 
     :raises ConfigError: when it is a mapping or a text.
     """
-    if isinstance(records, Mapping | str | bytes):
-        kind = type(cast(object, records)).__name__
+    given: object = records
+    if isinstance(given, Mapping | str | bytes):
+        kind = type(cast(object, given)).__name__
         raise ConfigError(f"submit_many takes a list of records, not one {kind}; submit takes one")

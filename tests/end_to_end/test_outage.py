@@ -84,10 +84,12 @@ async def test_a_sink_that_is_down_for_a_minute_pauses_the_source_and_then_gets_
             read.append(supervisor.status().account.read)
             assert breaker_of(supervisor) == "open"
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        report = await clock.finish(supervisor.run())
+    async def watched() -> Report:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            return await clock.finish(supervisor.run())
 
+    report = await watched()
     assert read[0] == read[-1] < 3000
     assert report.account.as_dict() == {**dict.fromkeys(report.account.as_dict(), 0), "read": 3000, "written": 3000}
     assert sink.written == list(range(3000))
@@ -285,7 +287,7 @@ async def test_a_drain_leaves_what_waits_for_the_rate_unsettled_and_keeps_what_i
     pipeline = (
         Pipeline("limited", checkpoint="none", drain="5s")
         | ListSource(records=list(range(100)), chunk=100)
-        | processors.Call(lambda record: record, rate_limit=RateLimit(rate=1.0))
+        | processors.Call(same, rate_limit=RateLimit(rate=1.0))
         | sink
     )
     supervisor = pipeline.supervisor(clock=clock)
@@ -344,3 +346,7 @@ def test_the_command_waits_an_outage_out_or_is_stopped_in_the_middle_of_it_and_l
         assert process.returncode == 0
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["n"] for line in lines] == list(range(1000))
+
+
+def same(record: Any) -> Any:
+    return record
