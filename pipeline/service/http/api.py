@@ -57,7 +57,9 @@ async def _health(call: Call) -> Health:
 
 
 async def _ready(call: Call) -> Readiness:
-    return call.host.readiness()
+    found = call.host.readiness()
+    # The reasons may hold something of a record.
+    return found if call.known else Readiness(found.ready, {})
 
 
 async def _overview(call: Call) -> Overview:

@@ -70,7 +70,7 @@ def _route(host: Host, path: str, endpoints: dict[str, Endpoint]) -> Route:
         endpoint.check_kind(request.headers.get("content-type", ""))
         query = endpoint.read_query(request.query_params.multi_items())
         body = endpoint.read_body(await request.body()) if endpoint.takes is not None else None
-        given = await endpoint.call(Call(host, request.path_params, query, body))
+        given = await endpoint.call(Call(host, request.path_params, query, body, request.scope["known"]))
         if isinstance(given, str):
             return Response(given, headers={"content-type": CONTENT_TYPE})
         status = 503 if isinstance(given, Readiness) and not given.ready else 200

@@ -23,6 +23,8 @@ class Call:
     path: Mapping[str, Any]
     query: Any = None
     body: Any = None
+    known: bool = True
+    """Whether it brought the token, if one is needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-PUBLIC = ("/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json")
+PUBLIC = ("/", "/favicon.ico", "/healthz", "/readyz")
 """Paths that need no token, like those below /assets/: they hold nothing of a record."""
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _HEADERS = (
@@ -76,10 +76,11 @@ class Guard:
         if scope["method"] not in _SAFE:
             self._check_origin(found, host)
         path: str = scope["path"]
-        if path not in PUBLIC and not path.startswith("/assets/"):
-            if not self._access.knows_token(found.get("authorization")):
-                text = "the token is needed: Authorization: Bearer TOKEN"
-                raise RequestRefused("token", text, 401, {"www-authenticate": "Bearer"})
+        known = self._access.knows_token(found.get("authorization"))
+        scope["known"] = known
+        if not known and path not in PUBLIC and not path.startswith("/assets/"):
+            text = "the token is needed: Authorization: Bearer TOKEN"
+            raise RequestRefused("token", text, 401, {"www-authenticate": "Bearer"})
         self._check_body(found)
 
     def _check_origin(self, found: dict[str, str], host: str) -> None:

@@ -54,7 +54,8 @@ class Stream:
             found.insert(0, _event(b"lost", b'{"count":%d}' % self._lost))
             self._lost = 0
         if self._status:
-            found.append(_event(b"status", self._status))
+            # First, because a log event is told with what is known of its pipeline.
+            found.insert(0, _event(b"status", self._status))
             self._status = b""
         return found
 

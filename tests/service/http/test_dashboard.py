@@ -92,9 +92,7 @@ def page(browser: Any, server: Process) -> Generator[Any, None, None]:
 
 def test_it_shows_the_stages_with_live_numbers(page: Any) -> None:
     page.click("#pipelines >> text=flow")
-    page.wait_for_function(
-        "document.querySelector('#figures dd span').textContent.match(/[45]\\d\\d\\/s/)", timeout=15_000
-    )
+    _until(page, "/[45]\\d\\d\\/s/.test(document.querySelector('#figures dd span').textContent)")
     assert page.title() == "flow: running"
     labels = page.locator("#graph [role=listitem]").evaluate_all(
         "all => all.map(each => each.getAttribute('aria-label'))"

@@ -55,14 +55,22 @@ async def test_only_json_is_taken(tmp_path: Path) -> None:
 async def test_with_a_token_nothing_of_a_record_is_seen_without_it(tmp_path: Path) -> None:
     async with served(tmp_path, ENDLESS, token=TOKEN) as server:
         wrong = ["", "Bearer", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", TOKEN]
-        paths = ["/api/pipelines", "/api/events", "/metrics", "/api/pipelines/endless/letters", "/api/nothing"]
+        paths = [
+            "/api/pipelines",
+            "/api/events",
+            "/metrics",
+            "/api/pipelines/endless/letters",
+            "/api/nothing",
+            "/openapi.json",
+        ]
         for authorization in wrong:
             for path in paths:
                 assert (await server.get(path, {"Authorization": authorization})).status == 401, path
             assert (await server.post(PAUSE, {}, {"Authorization": authorization})).status == 401
         assert (await server.get(f"/api/pipelines?token={TOKEN}")).status == 401
         assert (await server.get("/api/pipelines", {"Authorization": f"Bearer {TOKEN}"})).status == 200
-        for path in ("/", "/healthz", "/readyz", "/assets/api.js", "/openapi.json"):
+        assert (await server.get("/readyz")).json["parts"] == {}
+        for path in ("/", "/healthz", "/readyz", "/assets/api.js"):
             assert (await server.get(path)).status == 200, path
 
 

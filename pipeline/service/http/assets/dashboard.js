@@ -159,7 +159,7 @@ function showFigures(pipeline) {
     ["failed", number(failed), `${percent(rates.error_rate)} of the last seconds`, rates.error_rate > 0],
     ["dead letters", number(pipeline.dead_letters), "in the state file"],
     ["memory held", bytes(pipeline.bytes_held), `loop late by ${seconds(pipeline.loop_lag)}`],
-    ["checkpoint", seconds(pipeline.checkpoint_age), `ago, ${number(pipeline.checkpoints)} in this run`],
+    ["checkpoint", seconds(pipeline.checkpoint_age), `${pipeline.checkpoint_age === null ? "" : "ago, "}${number(pipeline.checkpoints)} in this run`],
   ].filter(Boolean);
   const list = byId("figures");
   if (list.children.length !== figures.length)
