@@ -100,9 +100,8 @@ def exit_code(report: Report, signals: Signals, *, fail_on_dlq: bool, output_clo
 
 
 async def _run(request: Request, loaded: Loaded, view: View, signals: Signals) -> int:
-    shared = not request.dry_run and (
-        loaded.config.workers > 1 or (not request.fresh and await is_divided(loaded.topology))
-    )
+    alone = request.dry_run or request.replay is not None
+    shared = not alone and (loaded.config.workers > 1 or (not request.fresh and await is_divided(loaded.topology)))
     if shared:
         _check_shared(request, loaded)
     return await _Running(request, loaded, view, signals, shared).run()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from msgspec import structs, to_builtins
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import Exit, PipelineError, StorageError
 from pipeline.plan.topology import Topology
+from pipeline.settle.cut import SourcePoint
 from pipeline.settle.state import StateFile, open_state
 from pipeline.watch.events import Events
 from pipeline.watch.history import History, Look, Recorder
@@ -122,6 +124,10 @@ class Coordinator:
             bottleneck=find_bottleneck(stages, self._seconds),
         )
 
+    def tell_records(self) -> None:
+        """Make an event of each record that a worker writes; to be called before the run."""
+        self._events.records = True
+
     def left_behind(self) -> Report | None:
         """Return None: a worker that does not end is killed."""
         return None
@@ -208,8 +214,13 @@ class Coordinator:
             run=state.run,
             fresh=plan.fresh,
             repeat=plan.repeat,
+            records=self._events.records,
             positions={name: point.position for name, point in cut.sinks.items()} if cut is not None else {},
+            frontiers=self._frontiers(cut.sources) if cut is not None else {},
         )
+
+    def _frontiers(self, points: Mapping[str, SourcePoint]) -> dict[str, int]:
+        return {name: point.number for name, point in points.items() if name not in self._topology.stages}
 
     def _wanted(self) -> int:
         return min(self._topology.config.workers, len(self._pending))

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.plan.topology import Topology
+from pipeline.settle.carried import carried
 from pipeline.settle.cut import Cut, SinkPoint, SourcePoint
 from pipeline.settle.state import StateFile
 from pipeline.stage import PositionWriter, Sink, SinkContext, Writer
@@ -72,8 +73,14 @@ class Merging:
         writers = {name: writer for name, (_, writer) in self._writers.items()}
         for writer in writers.values():
             await writer.prepare(final)
-        points = {name: SinkPoint(position=writer.position()) for name, writer in writers.items()}
-        points |= {name: SinkPoint(position="its own database") for name in self._claimed()}
+        # What a replay of dead letters has left in the last cut stays in it.
+        before = self._state.cut.sinks if self._state.cut is not None else {}
+        places: dict[str, Any] = {name: writer.position() for name, writer in writers.items()}
+        places |= dict.fromkeys(self._claimed(), "its own database")
+        points = {
+            name: SinkPoint(position=position, held=before[name].held if name in before else {})
+            for name, position in places.items()
+        }
         total = self._books.total()
         counters = {"account": _settled(total), "merged": self.merged}
         source = self._topology.sources[0].name
@@ -85,7 +92,7 @@ class Merging:
         )
         for writer in writers.values():
             await writer.sync()
-        await self._state.save(cut)
+        await self._state.save(carried(cut, self._state.cut))
         self.saved += 1
         for writer in writers.values():
             await writer.committed()

@@ -31,7 +31,8 @@ __all__ = (
 class Setup(Struct, tag=True, kw_only=True):
     """The first line to a process: the config, and what the writer opens; ``socket`` is empty for a worker.
 
-    ``fingerprint`` is that of the coordinator's plan: a config that was edited meanwhile is refused.
+    ``records`` asks for an event of each record. ``fingerprint`` is that of the coordinator's plan: a config that was
+    edited meanwhile is refused. ``frontiers`` are those of sources that have no partitions: of replays.
     """
 
     config: str
@@ -42,8 +43,10 @@ class Setup(Struct, tag=True, kw_only=True):
     run: int
     fresh: bool = False
     repeat: bool = False
+    records: bool = False
     socket: str = ""
     positions: dict[str, Any] = field(default_factory=dict[str, Any])
+    frontiers: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class Assign(Struct, tag=True, kw_only=True):

@@ -102,6 +102,8 @@ class Worker:
             supervisor = Supervisor(
                 topology, Options(repeat=self._setup.repeat, share=share), events=Events((self._event,))
             )
+            if self._setup.records:
+                supervisor.tell_records()
             try:
                 return await self._watched(supervisor, assigned.number), supervisor.total()
             except LockedError:

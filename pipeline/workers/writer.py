@@ -74,6 +74,7 @@ def whole_context(
         fresh=setup.fresh,
         repeat=setup.repeat,
         dry=dry,
+        held_from=setup.frontiers,
     )
     if warn is not None:
         context.warn = warn

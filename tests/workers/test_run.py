@@ -101,6 +101,19 @@ def test_a_run_that_is_drained_goes_on_with_another_number_of_workers_and_then_s
     assert "out.csv holds records of an earlier lineage of this pipeline" in said
 
 
+def test_dead_letters_of_all_partitions_are_replayed_like_those_of_one_process(tmp_path: Path) -> None:
+    prepare(tmp_path, 1000)
+    assert run(tmp_path, "--workers", "2")[0] == 0
+    (tmp_path / "work.py").write_text(WORK.replace("== 7", "== 700"))
+    code, said = ending(start(tmp_path, "dlq", "replay", "c.yaml"))
+    assert code == 0, said
+    assert table(tmp_path) == [(n, n % 2) for n in range(1000)]
+    numbers = [int(line.split(",")[0]) for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    assert sorted(numbers) == list(range(1000))
+    code, said = run(tmp_path)
+    assert (code, "nothing new to read" in said) == (0, True)
+
+
 def test_a_record_that_stops_the_run_is_told_with_its_partition(tmp_path: Path) -> None:
     prepare(tmp_path, config=CONFIG.replace("    on_failure: dead_letter\n", ""))
     code, said = run(tmp_path, "--workers", "2")
