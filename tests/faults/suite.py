@@ -91,6 +91,7 @@ def _rows(effort: Effort) -> Iterator[tuple[str, Work]]:
         yield f"power/{scenario.name}", _of(scenario, _cut_power)
     for scenario in plain:
         yield f"refusals/{scenario.name}", _of(scenario, _refuse)
+        yield f"second/{scenario.name}", _of(scenario, _second)
         yield f"power-at-syncs/{scenario.name}", _of(small(scenario), _cut_at_syncs)
     for victim in VICTIMS:
         yield f"workers/{victim}", _of(SHARED, _killing(victim))
@@ -119,6 +120,9 @@ def _cut_at_syncs(bench: Bench, row: Row, effort: Effort) -> None:
 
 def _refuse(bench: Bench, row: Row, effort: Effort) -> None:
     refuse_damage(bench, row)
+
+
+def _second(bench: Bench, row: Row, effort: Effort) -> None:
     refuse_second(bench, row)
     edit_config(bench, row)
 
