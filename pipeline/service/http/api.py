@@ -106,11 +106,11 @@ async def _statistics(call: Call) -> Statistics:
 
 async def _batches(call: Call) -> Batches:
     hosted = call.host[call.path["pipeline"]]
-    return Batches(hosted.batches.newest(call.query.limit, call.query.stage or None))
+    return Batches(hosted.shown.batches.newest(call.query.limit, call.query.stage or None))
 
 
 async def _series(call: Call) -> Series:
-    return Series(call.host[call.path["pipeline"]].points)
+    return Series(call.host[call.path["pipeline"]].shown.points)
 
 
 async def _letters(call: Call) -> LetterList:

@@ -1,7 +1,5 @@
 """One pipeline of the server: started, watched and ended by itself, whatever becomes of the others."""
 
-import sqlite3
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,33 +13,22 @@ from pipeline.flow.entries import Replay
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
-from pipeline.service.http.kept import KeptBatches
-from pipeline.service.http.looking import account_view, source_views, stage_views
-from pipeline.service.http.recent import BatchLog, Meter, quantile
 from pipeline.service.http.refused import RequestRefused
-from pipeline.service.http.shapes import (
-    Alert,
-    PipelineView,
-    Point,
-    Rates,
-    ReplayRequest,
-    State,
-    Statistics,
-    Submitted,
-)
+from pipeline.service.http.shapes import PipelineView, ReplayRequest, State, Statistics, Submitted
+from pipeline.service.http.showing import Facts, Shown
 from pipeline.service.service import Service
 from pipeline.settle.letters import Wanted
 from pipeline.stage import Source
 from pipeline.watch.exposition import Metric
 from pipeline.watch.log import masked
 from pipeline.watch.report import Report, Status
+from pipeline.watch.window import Lately
 
 __all__ = ("Hosted", "Listener")
 
 Listener = Callable[[str, str, Mapping[str, Any]], None]
 """Called with the pipeline's name, a log event and its fields, in the turn of the loop; must not wait."""
 
-_POINTS = 300
 _SILENT = {"batch", "progress"}
 """Log events that come too often to be told one by one."""
 
@@ -65,7 +52,6 @@ class Hosted:
         self._status: Status | None = None
         self._state: State = "stopped"
         self._since = self._clock.wall()
-        self._paused = False
         self._leaving = False
         self._started = anyio.Event()
         self._asked: _Asked | None = None
@@ -74,18 +60,14 @@ class Hosted:
         self._run = 0
         self._lineage = ""
         self._resumed = False
-        self._batches = self._log()
-        self._kept: KeptBatches | None = KeptBatches(loaded.topology.checkpoint_path)
-        self._meter = Meter()
-        self._points: deque[Point] = deque(maxlen=_POINTS)
-        self._alerts: dict[str, float] = {}
+        self.shown = Shown(loaded, self._clock)
         self._measures: list[Metric] = []
 
     # --- steering ---
 
     async def run(self) -> None:
         """Run the pipeline whenever it is started, until `leave`."""
-        await self._remember()
+        await self.shown.remember(self._warn)
         while not self._leaving:
             await self._started.wait()
             self._started = anyio.Event()
@@ -103,7 +85,7 @@ class Hosted:
         """
         if self._leaving:
             raise RequestRefused("ending", "the server is about to end")
-        if self._supervisor is not None:
+        if self._supervisor is not None or self._state in ("starting", "draining", "replaying"):
             raise RequestRefused("running", f"pipeline '{self.name}' is {self.state} already")
         if self._error or self._state != "stopped":
             self._read_again()
@@ -133,8 +115,7 @@ class Hosted:
 
         :raises RequestRefused: when it does not run.
         """
-        self._running().pause()
-        self._paused = True
+        self._running("running").pause()
         self._enter("paused")
 
     def resume(self) -> None:
@@ -142,8 +123,7 @@ class Hosted:
 
         :raises RequestRefused: when it does not run.
         """
-        self._running().resume()
-        self._paused = False
+        self._running("paused").resume()
         self._enter("running")
 
     def flush(self) -> None:
@@ -197,6 +177,15 @@ class Hosted:
 
     # --- watching ---
 
+    def tick(self) -> None:
+        """Take note of how it goes; called once a second."""
+        if self._supervisor is not None:
+            self.shown.tick(self._supervisor.status())
+
+    async def keep(self) -> None:
+        """Put the newest batches into their file."""
+        await self.shown.keep(self._warn)
+
     @property
     def loaded(self) -> Loaded:
         """Its config."""
@@ -242,118 +231,32 @@ class Hosted:
         """What the command would have ended with for the last run."""
         return self._code
 
-    @property
-    def batches(self) -> BatchLog:
-        """Its newest batches."""
-        return self._batches
-
-    @property
-    def points(self) -> list[Point]:
-        """A point for each of the last seconds."""
-        return list(self._points)
-
     def status(self) -> Status | None:
         """Return the numbers of the run that is on, or of the last one; None before the first."""
         return self._supervisor.status() if self._supervisor is not None else self._status
-
-    def tick(self) -> None:
-        """Take note of how it goes; called once a second."""
-        status = self.status()
-        if status is None or self._supervisor is None:
-            return
-        if self._state == "starting" and status.state == "running":
-            self._enter("running")
-        self._meter.look(status)
-        rates = self._meter.rates()
-        batchers = {stage.name: stage for stage in status.stages if stage.role == "batcher"}
-        self._points.append(
-            Point(
-                at=self._clock.wall(),
-                read=rates.read,
-                settled=rates.settled,
-                failed=rates.failed,
-                unsettled=status.account.unsettled,
-                sizes={name: stage.last_batch for name, stage in batchers.items()},
-                latencies={name: quantile(self._batches.latencies(name), 0.95) for name in batchers},
-            )
-        )
-
-    async def keep(self) -> None:
-        """Put the newest batches into their file; where that can't be done, they are in memory only."""
-        new = self._batches.take_new()
-        if self._kept is not None:
-            try:
-                await self._kept.add(new)
-            except (OSError, sqlite3.Error) as error:
-                self._forget_file(error)
-
-    def view(self) -> PipelineView:
-        """Return it as the API shows it."""
-        status, mask = self.status(), self._loaded.secrets.mask
-        view = PipelineView(
-            name=self.name,
-            state=self._state,
-            since=self._since,
-            error=self._error,
-            run=self._run,
-            lineage=self._lineage,
-            resumed=self._resumed,
-            rates=self._meter.rates(),
-            stages=stage_views(self._loaded.topology, status, self._meter.stages(), self._batches, mask),
-            sources=source_views(status),
-            accepts=self.accepts,
-            submitted=self._submitted(),
-        )
-        if status is not None:
-            view.uptime, view.account = status.seconds, account_view(status.account)
-            for name in ("dead_letters", "bytes_held", "checkpoints", "checkpoint_age", "loop_lag", "bottleneck"):
-                setattr(view, name, getattr(status, name))
-        view.alerts = self._all_alerts(status)
-        if self._supervisor is None:
-            # What has ended has no rates, and its last checkpoint grows no older.
-            view.rates, view.checkpoint_age = Rates(), None
-            for stage in view.stages:
-                stage.rate_in = stage.rate_out = 0.0
-                if self._error.startswith(f"stage '{stage.name}'"):
-                    stage.state = "failed"
-        return view
 
     def measures(self) -> list[Metric]:
         """Return the metrics of the run that is on, or of the last one."""
         return self._supervisor.measures() if self._supervisor is not None else self._measures
 
+    def view(self) -> PipelineView:
+        """Return it as the API shows it."""
+        service, live = self._service, self._supervisor is not None
+        view = self.shown.view(self._facts(), self.status(), live=live)
+        view.accepts = self.accepts
+        view.submitted = Submitted(**structs.asdict(service.counts())) if service is not None else None
+        return view
+
     def statistics(self) -> Statistics:
         """Return what its runs come to."""
-        view, latencies = self.view(), self._batches.latencies()
-        batchers = [stage for stage in view.stages if stage.role == "batcher"]
-        batches, batched = sum(stage.batches for stage in batchers), sum(stage.records_out for stage in batchers)
-        account = view.account
-        ended = account.read - account.unsettled
-        good = account.written + account.filtered
-        return Statistics(
-            pipeline=self.name,
-            state=view.state,
-            uptime=view.uptime,
-            account=account,
-            rates=view.rates,
-            last_hour=self._last_hour(),
-            submitted=view.submitted,
-            success_rate=good / ended if ended else None,
-            batches=batches,
-            average_batch=batched / batches if batches else None,
-            p50_seconds=quantile(latencies, 0.5),
-            p95_seconds=quantile(latencies, 0.95),
-            p99_seconds=quantile(latencies, 0.99),
-            throughput=ended / view.uptime if view.uptime else 0.0,
-            dead_letters=view.dead_letters,
-            bottleneck=view.bottleneck,
-        )
+        lately = self._supervisor.lately(3600.0) if self._supervisor is not None else Lately()
+        return self.shown.statistics(self.view(), lately)
 
     # --- the runs ---
 
     async def _once(self) -> None:
-        self._error, self._paused, self._code = "", False, 0
-        self._meter.forget()
+        self._error, self._code = "", 0
+        self.shown.begin()
         try:
             report = await (self._serve() if self.accepts else self._run_through())
         except PipelineError as error:
@@ -408,21 +311,11 @@ class Hosted:
             self._status, self._measures = self._supervisor.status(), self._supervisor.measures()
         self._supervisor = None
         self._error, self._code = self._loaded.secrets.mask(error), code
-        self._alerts.clear()
         self._enter(state)
 
-    async def _remember(self) -> None:
-        if self._kept is not None:
-            try:
-                self._batches.restore(await self._kept.load())
-            except (OSError, sqlite3.Error) as error:
-                self._forget_file(error)
-
-    def _forget_file(self, error: Exception) -> None:
-        self._kept = None
-        self._tell(self.name, "warning", {"text": f"batches are not kept for the next start: {error}"})
-
-    def _running(self) -> Supervisor:
+    def _running(self, state: State | None = None) -> Supervisor:
+        if state is not None and self._state != state:
+            raise RequestRefused("state", f"pipeline '{self.name}' is {self._state}, not {state}")
         if self._supervisor is None:
             raise RequestRefused("not_running", f"pipeline '{self.name}' is {self._state}; start it first")
         return self._supervisor
@@ -435,13 +328,13 @@ class Hosted:
         if loaded.config.name != self.name:
             raise RequestRefused("config", f"the config names another pipeline now: '{loaded.config.name}'")
         self._loaded = loaded
-        before = reversed(self._batches.newest(1000))
-        self._batches = self._log()
-        self._batches.restore(before)
+        self.shown.renew(loaded)
 
-    def _log(self) -> BatchLog:
-        stages = self._loaded.topology.stages.values()
-        return BatchLog({stage.name: stage.spec for stage in stages if stage.role == "batcher"})
+    def _facts(self) -> Facts:
+        return Facts(self.name, self._state, self._since, self._error, self._run, self._lineage, self._resumed)
+
+    def _warn(self, text: str) -> None:
+        self._tell(self.name, "warning", {"text": text})
 
     def _enter(self, state: State) -> None:
         if state != self._state:
@@ -453,9 +346,9 @@ class Hosted:
     def _note(self, event: str, fields: Mapping[str, Any]) -> None:
         """Take note of a log event of the run."""
         if event == "batch":
-            self._batches.batch(fields, self._clock.wall(), self._run)
+            self.shown.batches.batch(fields, self._clock.wall(), self._run)
         elif event == "resize":
-            self._batches.resize(fields)
+            self.shown.batches.resize(fields)
         elif event == "started" and self._state != "replaying":
             self._run, self._lineage, self._resumed = fields["run"], fields["lineage"], fields["resumed"]
             self._enter("running")
@@ -464,39 +357,6 @@ class Hosted:
         if event not in _SILENT:
             shown: Mapping[str, Any] = masked(dict(fields), self._loaded.secrets.mask)
             self._tell(self.name, event, shown)
-
-    def _all_alerts(self, status: Status | None) -> list[Alert]:
-        if self._state == "failed":
-            return [Alert("failed", self._error or "the pipeline failed", self._since, "error")]
-        if status is None or self._supervisor is None:
-            return []
-        texts = dict.fromkeys(status.alerts, "alert")
-        texts |= {
-            f"stage '{stage}': {state}": "breaker" for stage, state in status.breakers.items() if state != "closed"
-        }
-        if status.postponed:
-            texts[f"no checkpoint can be taken: {status.postponed}"] = "checkpoint"
-        now, mask = self._clock.wall(), self._loaded.secrets.mask
-        self._alerts = {text: self._alerts.get(text, now) for text in texts}
-        return [Alert(name, mask(text), self._alerts[text]) for text, name in texts.items()]
-
-    def _submitted(self) -> Submitted | None:
-        return None if self._service is None else Submitted(**structs.asdict(self._service.counts()))
-
-    def _last_hour(self) -> Rates:
-        if self._supervisor is None:
-            return Rates()
-        lately = self._supervisor.lately(3600.0)
-        span = max(lately.seconds, 1e-9)
-        return Rates(
-            seconds=lately.seconds,
-            read=lately.read / span,
-            settled=lately.rate,
-            failed=lately.failed / span,
-            batches=lately.batches / span,
-            average_batch=lately.average_batch,
-            error_rate=lately.error_rate,
-        )
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ class BatchLog:
         """Take note of the log event of a batcher that changed its size."""
         self._reasons[fields["stage"]] = fields["reason"]
 
-    def newest(self, limit: int, stage: str | None = None) -> list[BatchView]:
+    def newest(self, limit: int = _KEPT, stage: str | None = None) -> list[BatchView]:
         """Return the newest batches, the newest first."""
         found = (view for view in reversed(self._batches) if stage is None or view.stage == stage)
         return [view for view, _ in zip(found, range(limit), strict=False)]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_request_that_comes_too_slowly_is_ended_with_408(tmp_path: Path) -> None:
-    async with served(tmp_path, ENDLESS, limits=Limits(request_seconds=0.3)) as server:
+    async with served(tmp_path, ENDLESS, limits=Limits(request_seconds=0.7)) as server:
         head = f"POST /api/pipelines/endless/pause HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
         body = f"{head}Content-Type: application/json\r\nContent-Length: 90\r\n\r\n"
         for sent in (b"", b"GET /hea", head.encode(), body.encode()):
@@ -23,7 +23,7 @@ async def test_a_request_that_comes_too_slowly_is_ended_with_408(tmp_path: Path)
             writer.write(sent)
             reply = await answer_of(reader)
             assert (reply.status, reply.json["code"]) == (408, "too_slow")
-            assert 0.2 < time.monotonic() - began < 2
+            assert 0.5 < time.monotonic() - began < 5
             assert await reader.read() == b""
             writer.close()
 
