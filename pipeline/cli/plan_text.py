@@ -55,6 +55,10 @@ def _times(topology: Topology) -> Iterator[str]:
         yield (
             f"checkpoint: every {format_duration(interval)}; reading waits at {saved.max_unsettled:,} unsettled records"
         )
+    if topology.config.workers > 1:
+        size: Any = topology.config.partition
+        merged = "merged in order" if topology.config.merge else "one a partition"
+        yield f"workers: {topology.config.workers}, on partitions of about {format_size(size)}; files {merged}"
     yield f"stop: within {format_duration(drain)} of a signal"
     endless = [stage.name for stage in topology.sources if isinstance(stage.spec, Source) and stage.spec.endless()]
     if endless:

@@ -15,6 +15,7 @@ from pipeline.errors import StateError
 from pipeline.plan.load import Loaded
 from pipeline.settle.cut import SavedCut, SavedRun, SinkPoint, SourcePoint
 from pipeline.settle.letters import LETTERS
+from pipeline.settle.partitions import SavedPartition
 from pipeline.settle.view import StateView, open_view
 from pipeline.watch.log import escape, masked
 
@@ -36,12 +37,15 @@ def show_state(config: ConfigFile, as_json: bool) -> None:
             "runs": await view.runs(limit=1),
             "cuts": await view.cuts(limit=1),
             "dead_letters": await view.count_letters(),
+            "partitions": await view.partitions(),
         }
 
     found = looked_at(config, loaded, look)
     holder = _holder(state_path(config, loaded))
     if as_json:
         cuts: list[SavedCut] = found.pop("cuts")
+        parts: list[SavedPartition] = found.pop("partitions")
+        found["partitions"] = {"all": len(parts), "done": sum(part.account is not None for part in parts)}
         runs: list[SavedRun] = found.pop("runs")
         write_json(
             loaded,
@@ -138,12 +142,21 @@ def _state_lines(found: dict[str, Any], holder: int | None) -> Iterator[str]:
         yield f"last run: {_run_text(runs[0], holder)}"
     cuts: list[SavedCut] = found["cuts"]
     yield f"checkpoint: {cuts[0].id}, {ago(cuts[0].taken_at)}" if cuts else "checkpoint: none"
+    parts: list[SavedPartition] = found["partitions"]
+    if parts:
+        yield _parts_text(parts)
     for cut in cuts:
         for name, source in _own(cut):
             yield f"source {name}: {_source_text(source)}"
         for name, sink in cut.sinks.items():
             yield f"sink {name}: {_sink_text(sink)}"
     yield f"dead letters: {number(found['dead_letters'])}"
+
+
+def _parts_text(parts: list[SavedPartition]) -> str:
+    left = [part.partition.name for part in parts if part.account is None]
+    following = f"; next: {left[0]}" if left else ""
+    return f"partitions: {number(len(parts) - len(left))} of {number(len(parts))} done{following}"
 
 
 def _source_text(point: SourcePoint) -> str:

@@ -69,7 +69,7 @@ class Coordinator:
         self._news = asyncio.Event()
         self._all_ended = False
         self._slots: list[Slot] = []
-        self._patience = Patience("a worker")
+        self._patience = Patience()
         self._scope = anyio.CancelScope()
         self._phase: Phase = "starting"
         self._interrupted: Literal["", "drained", "late", "aborted"] = ""
@@ -282,13 +282,16 @@ class Coordinator:
     # --- workers ---
 
     async def _run_slot(self) -> None:
+        books = self._books
+        assert books is not None
         work = Work(
             take=self._take,
             assign=self._assign,
             hear=self._hear,
             ended=self._end,
             lost=self._lose,
-            settled=lambda number: self._books.settled(number) if self._books is not None else 0,
+            settled=books.settled,
+            title=books.title,
             stopping=lambda: self._stopping,
         )
         slot = Slot(self._setup, work, self._patience)
@@ -346,6 +349,8 @@ class Coordinator:
         if self._stopping:
             return
         self._stopping = True
+        if self._writing is not None:
+            self._writing.give_up()
         configured: Any = self._topology.config.drain
         seconds = float(configured) if deadline is None else deadline
         if self._started is not None:

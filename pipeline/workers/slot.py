@@ -30,6 +30,7 @@ class Work:
     ended: Callable[[Ended], None]
     lost: Callable[[int, str], None]
     settled: Callable[[int], int]
+    title: Callable[[int], str]
     stopping: Callable[[], bool]
 
 
@@ -40,6 +41,7 @@ class Slot:
         self._setup = setup
         self._work = work
         self._patience = patience
+        self._heard = False
         self.child: Child | None = None
         """The process at work, if there is one."""
 
@@ -59,6 +61,7 @@ class Slot:
         """Run a partition; tell whether it came to an end, whatever that was."""
         if self.child is None:
             self.child = await Child.spawn(self._setup)
+            self._heard = False
         assigned = await self._work.assign(number)
         if self._work.stopping():
             return True
@@ -67,18 +70,23 @@ class Slot:
             if isinstance(word, Ended):
                 if word.lost:
                     await anyio.sleep(0.02)  # the coordinator hears of the writer's end about now
-                    self._patience.lose(number, self._work.settled(number), "lost the writer")
+                    self._lose(number, "lost the writer")
                     return False
                 self._work.ended(word)
                 return True
+            self._heard = True
             self._hear(word)
         child, self.child = self.child, None
         how = await child.close()
         if self._work.stopping():
             return True
         self._work.lost(number, how)
-        self._patience.lose(number, self._work.settled(number), how)
+        self._lose(number, how)
         return False
+
+    def _lose(self, number: int, how: str) -> None:
+        who = f"the worker of {self._work.title(number)}"
+        self._patience.lose(number, self._work.settled(number), who, how)
 
     def _hear(self, word: Word) -> None:
         if isinstance(word, Refused):
@@ -92,6 +100,8 @@ class Slot:
         child, self.child = self.child, None
         if child is None:
             return
+        if not self._heard:
+            child.kill()  # it still starts, and has nothing to finish
         child.say(Leave())
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_PARTING):

@@ -26,12 +26,13 @@ class Writing:
     def __init__(self, setup: Setup, heard: Callable[[Said], None], settled: Callable[[], int]) -> None:
         self._setup = setup
         self._heard = heard
-        self._patience = Patience("the writer")
+        self._patience = Patience()
         self._settled = settled
         self._child: Child | None = None
         self._folder = ""
         self._begun = 0
         self._ready = asyncio.Event()
+        self._given_up = asyncio.Event()
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Make the folder of its sockets, for us alone."""
@@ -43,8 +44,14 @@ class Writing:
         return str(Path(self._folder, f"{self._begun}.sock"))
 
     async def ready(self) -> None:
-        """Wait until it answers."""
-        await self._ready.wait()
+        """Wait until it answers, or until nobody is to wait any more."""
+        async with anyio.create_task_group() as group:
+            for event in (self._ready, self._given_up):
+                group.start_soon(_first, event, group.cancel_scope)
+
+    def give_up(self) -> None:
+        """Let nobody wait for it any more: the run is being stopped."""
+        self._given_up.set()
 
     async def run(self) -> None:
         """Keep it alive until this is cancelled.
@@ -59,11 +66,12 @@ class Writing:
                 self._begun += 1
                 how = await self._child.close()
                 self._heard(Said(name="warning", fields={"text": f"the writer {how}; started again"}))
-                self._patience.lose(0, self._settled(), how)
+                self._patience.lose(0, self._settled(), "the writer", how)
         finally:
-            self._ready.set()  # nobody is to wait for ever
             child = self._child
             if child is not None:
+                if not self._ready.is_set():
+                    child.kill()  # it still starts, and nobody waits for it any more
                 with anyio.CancelScope(shield=True):
                     child.say(Leave())
                     with anyio.move_on_after(_PARTING):
@@ -81,3 +89,8 @@ class Writing:
                 error = PipelineError(word.error)
                 error.exit_code = word.code
                 raise error
+
+
+async def _first(event: asyncio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -144,6 +144,16 @@ def test_a_worker_and_a_writer_that_die_are_started_again(tmp_path: Path) -> Non
     assert table(tmp_path) == [(n, n % 2) for n in range(3000) if n % 100 != 7]
 
 
+def test_a_record_that_kills_its_worker_again_and_again_ends_the_run_and_names_the_partition(tmp_path: Path) -> None:
+    prepare(tmp_path, 1000, config=CONFIG.split("  - sink: sqlite")[0])
+    kills = "import os\n" + WORK.replace("time.sleep", 'record["n"] == 700 and os._exit(9); time.sleep')
+    (tmp_path / "work.py").write_text(kills)
+    code, said = run(tmp_path, "--workers", "2")
+    assert code == 1
+    assert "error: the worker of partition 1 (in.jsonl from " in said
+    assert "died 3 times without settling a record; the last time it ended with exit 9" in said
+
+
 def test_what_one_process_began_is_not_divided_and_what_several_cannot_do_is_refused(tmp_path: Path) -> None:
     prepare(tmp_path)
     assert run(tmp_path)[0] == 0
