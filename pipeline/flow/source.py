@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,7 @@ class SourceActor:
     async def _read(self) -> None:
         assert self._reader is not None
         async with aclosing(_generator(self._reader.read())) as chunks:
+            late: Chunk | None = None
             # One scope for all chunks: entering one costs as much as ten records.
             with anyio.CancelScope() as scope:
                 while self._reading and self._limit != 0:
@@ -188,9 +189,13 @@ class SourceActor:
                     chunk = await self._next(chunks, scope)
                     if chunk is None:
                         return
-                    # Interrupted too late: what was read can't be put back.
-                    with anyio.CancelScope(shield=True) if scope.cancel_called else nullcontext():
-                        await self._admit(chunk)
+                    if scope.cancel_called:
+                        late = chunk
+                        break
+                    await self._admit(chunk)
+            if late is not None:
+                # Interrupted too late: what was read can't be put back. Outside of the scope only a deadline ends it.
+                await self._admit(late)
             self.ended = self.ended or self._limit == 0
 
     async def _wait_for_room(self) -> None:

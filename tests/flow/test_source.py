@@ -240,3 +240,57 @@ async def test_a_source_that_never_ends_waits_while_nobody_writes() -> None:
     await bench.read()
     metrics = bench.run.metrics[bench.name]
     assert (metrics.busy_seconds, metrics.waiting_in_seconds) == (0, 7200)
+
+
+class Stubborn(Source):
+    """A source whose read ends with a chunk although it is interrupted, as one in a thread does."""
+
+    answers: Any
+
+    async def open(self, context: SourceContext) -> Reader:
+        return _Stubborn(self.answers)
+
+
+class _Stubborn(Reader):
+    def __init__(self, answers: anyio.Event) -> None:
+        self._answers = answers
+
+    async def read(self) -> AsyncIterator[Chunk]:
+        yield Chunk([0], 1)
+        with anyio.CancelScope(shield=True):
+            await self._answers.wait()
+        yield Chunk([1], 2)
+        yield Chunk([2], 3)
+
+
+async def test_what_was_read_although_interrupted_is_sent_and_nothing_behind_it() -> None:
+    answers = anyio.Event()
+    bench = Bench(Stubborn(answers=answers))
+    await bench.actor.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.actor.run)
+        await settle()
+        bench.run.drain()
+        await settle()
+        answers.set()
+    assert numbered(await drained(bench.channel)) == [(0, 0), (1, 1)]
+    assert bench.run.ledger.account.read == 2 and not bench.actor.ended
+
+
+def test_a_deadline_ends_a_source_that_waits_with_what_it_read_although_interrupted() -> None:
+    async def body() -> None:
+        answers = anyio.Event()
+        bench = Bench(Stubborn(answers=answers))
+        bench.actor.outlet = outlet_to(bench.run, channel_of(bench.run, batches=1))
+        await bench.actor.open()
+        async with anyio.create_task_group() as group:
+            group.start_soon(bench.actor.run)
+            await settle()
+            bench.run.drain()
+            await settle()
+            answers.set()
+            await settle()
+            group.cancel_scope.cancel()
+        assert bench.run.ledger.account.unsettled == 2
+
+    within(5, body)
