@@ -53,6 +53,8 @@ class SinkActor:
         self._held, self._others = known.part(run.ledger.frontiers)
         self._recovered = bool(self._held)
         self._keeps = False
+        # Also while it is opened again, when there is no writer to ask.
+        self._has_position = False
         # What was written since, as far as the frontier has not passed it.
         self._written: list[_Written] = []
         self._concurrency = sink.concurrency
@@ -62,9 +64,8 @@ class SinkActor:
     async def open(self) -> None:
         """Open the sink where the last checkpoint left it."""
         self.writer = await self._sink.open(self._context)
-        self._keeps = (
-            isinstance(self.writer, PositionWriter) and self._run.has_state and self._context.delivery == "exactly_once"
-        )
+        self._has_position = isinstance(self.writer, PositionWriter)
+        self._keeps = self._has_position and self._run.has_state and self._context.delivery == "exactly_once"
         if isinstance(self.writer, TransactionWriter):
             self._held, _ = self.writer.held().part(self._run.ledger.frontiers)
             self._recovered = bool(self._held)
@@ -104,17 +105,18 @@ class SinkActor:
 
     async def hold_still(self, final: bool) -> None:
         """Let no write begin until `go_on`, wait for the one under way, and make the position one to cut back to."""
-        if isinstance(self.writer, PositionWriter):
+        if self._has_position:
             await self._writing.acquire()
             try:
-                await self.writer.prepare(final)
+                if isinstance(self.writer, PositionWriter):
+                    await self.writer.prepare(final)
             except BaseException:
                 self._writing.release()
                 raise
 
     def go_on(self) -> None:
         """Let writes begin again."""
-        if isinstance(self.writer, PositionWriter):
+        if self._has_position:
             self._writing.release()
 
     def point(self) -> SinkPoint | None:
@@ -122,8 +124,10 @@ class SinkActor:
         if isinstance(self.writer, TransactionWriter):
             # Its own database knows: saved is only that it must, so that a lost one is noticed.
             return SinkPoint(position="its own database")
-        if not isinstance(self.writer, PositionWriter):
+        if not self._has_position:
             return None
+        # One that could not be opened again has no writer: then the one before said how far it came.
+        position = self.writer.position() if isinstance(self.writer, PositionWriter) else self._context.position
         held = Held()
         frontiers = {source: frontier.number for source, frontier in self._run.ledger.frontiers.items()}
         self._written = [entry for entry in self._written if entry.highest >= frontiers[entry.source]]
@@ -134,7 +138,7 @@ class SinkActor:
         held.merge(self._others)
         for source, frontier in frontiers.items():
             held.prune(source, frontier)
-        return SinkPoint(position=self.writer.position(), held=held.encode())
+        return SinkPoint(position=position, held=held.encode())
 
     async def sync(self) -> None:
         """Make what the cut names durable."""

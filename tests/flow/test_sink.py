@@ -95,7 +95,13 @@ class Transacting(TransactionWriter):
 class Bench:
     """A sink's actor, its inbox, and the books."""
 
-    def __init__(self, writer: Writer, point: SinkPoint | None = None, on_failure: str = "skip", **keys: Any) -> None:
+    def __init__(
+        self,
+        writer: Writer | Callable[[SinkContext], Writer],
+        point: SinkPoint | None = None,
+        on_failure: str = "skip",
+        **keys: Any,
+    ) -> None:
         self.clock = ManualClock()
         self.spec = Writes(writer, name="sink", **keys)
         self.run: Run = run_of(self.spec, clock=self.clock, on_failure=on_failure)
@@ -388,3 +394,63 @@ async def test_a_bug_of_the_sink_ends_the_run_unless_it_may_be_opened_again() ->
     await bench.give([1])
     assert writer.records == [1]
     assert writer.closed == 1
+
+
+class Reopened(Positioned):
+    """Breaks at its second write."""
+
+    async def write(self, batch: Batch) -> None:
+        if self.records:
+            raise StageError("broken")
+        await super().write(batch)
+
+
+def reopening(first: Writer, again: Callable[[], Writer]) -> Callable[[SinkContext], Writer]:
+    """Return what opens a sink the first time, and what it gives when that is opened again."""
+    writers = iter([lambda: first])
+    return lambda context: next(writers, again)()
+
+
+async def test_where_a_sink_cannot_be_opened_again_the_last_cut_has_the_position_of_what_it_wrote() -> None:
+    def broken() -> Writer:
+        raise RuntimeError("gone")
+
+    bench = Bench(reopening(Reopened(), broken), restart=Restart(attempts=1))
+    with pytest.raises(RuntimeError, match="gone"):
+        await bench.give([1], [2])
+    assert bench.run.ledger.frontiers["source"].number == 1
+    await bench.actor.hold_still(False)
+    point = bench.actor.point()
+    bench.actor.go_on()
+    assert point is not None and point.position == 1
+
+
+async def test_a_cut_waits_while_a_sink_with_a_position_is_opened_again() -> None:
+    opened = anyio.Event()
+    again = Positioned()
+
+    class Slow(Reopened):
+        async def close(self) -> None:
+            await opened.wait()
+
+    bench = Bench(reopening(Slow(), lambda: again), restart=Restart(attempts=1))
+    held = False
+
+    async def hold() -> None:
+        nonlocal held
+        await bench.actor.hold_still(False)
+        held = True
+        bench.actor.go_on()
+
+    await bench.actor.open()
+    for records in ([1], [2]):
+        await bench.actor.inbox.send(read(bench.run, *records))
+    bench.actor.inbox.close()
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.actor.run)
+        await settle()
+        group.start_soon(hold)
+        await settle()
+        assert not held
+        opened.set()
+    assert held and again.records == [2]
