@@ -100,7 +100,9 @@ class Supervisor:
         self._scope.cancel()
 
     def pause(self) -> None:
-        """Read no further for now; what is under way goes on."""
+        """Read no further for now; what is under way goes on. Once a drain has begun, nothing is left to be paused."""
+        if self._interrupted:
+            return
         self._paused = True
         for feed in self.feeds().values():
             feed.hold()

@@ -253,3 +253,21 @@ async def test_a_closed_service_refuses() -> None:
         with pytest.raises(Closed, match="has ended"):
             await service.submit_many([1])
         assert not service.accepts
+
+
+async def test_a_pause_while_a_service_drains_leaves_nobody_without_an_answer() -> None:
+    clock, gate = ManualClock(), Gate()
+    service = gated(gate, size=5).service(clock=clock)
+    async with asyncio.timeout(20), service:
+        tasks = [asyncio.ensure_future(service.submit(n)) for n in range(50)]
+        await turns()
+        draining = asyncio.ensure_future(service.drain())
+        await turns()
+        await service.pause()
+        gate.open()
+        for _ in range(5):
+            await clock.advance(1.0)
+            await turns()
+        assert [task.done() for task in tasks] == [True] * 50
+        assert [(await task).record for task in tasks] == list(range(50))
+        await draining
