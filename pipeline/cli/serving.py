@@ -110,7 +110,9 @@ class _Serving:
             host.tell(pipeline, event, fields)
             if event == "state":
                 self._tell_state(pipeline, fields)
-            elif event != "finished":
+            elif event == "finished":
+                self._view.finish([], {"pipeline": pipeline, **fields})
+            else:
                 self._view.event(event, {"pipeline": pipeline, **fields})
 
         return tell

@@ -99,7 +99,8 @@ class Ledger:
         if self._context.position is not None and not self._context.repeat:
             text = "this is not the database that the last run wrote to: it knows nothing of this pipeline's records"
             raise StateError(f"{self._who}: {text}; {_WAYS_OUT}")
-        if any(self._context.held_from.values()):
+        # In the first run only numbers that begin with the run's own are above 0: nothing was written before.
+        if self._context.run > 1 and any(self._context.held_from.values()):
             self._context.warn(f"{self._who}: the database knows nothing of the records written in earlier runs")
         return False
 

@@ -34,8 +34,9 @@ async def test_h12_whoever_submits_a_batch_waits_for_its_end_without_polling() -
         assert sorted(done) == list(range(55))
         async with anyio.create_task_group() as group:
             group.start_soon(service.drain)
-            report = await service.wait()
-    assert (report.account.read, report.account.unsettled) == (55, 0)
+            await service.wait()
+        account = service.status().account
+    assert (account.read, account.unsettled) == (55, 0)
 
 
 def test_h12_over_http_the_answer_comes_when_the_batch_is_done(tmp_path: Path) -> None:

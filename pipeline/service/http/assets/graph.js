@@ -3,7 +3,7 @@
 import { draw, number, percent, seconds, setText, short } from "./page.js";
 
 const WIDE = { width: 190, height: 106, gapX: 46, gapY: 18 };
-const NARROW = { width: 164, height: 106, gapX: 14, gapY: 34 };
+const NARROW = { width: 158, height: 106, gapX: 10, gapY: 34 };
 const BAR = 84;
 
 export class Graph {
@@ -46,17 +46,17 @@ export class Graph {
     if (stage.role !== "source") group.append(...inbox.parts);
     lines.name.textContent = cut(stage.name, 20);
     lines.kind.textContent = cut(`${stage.role} ${stage.kind}${stage.concurrency > 1 ? ` ×${stage.concurrency}` : ""}`, 27);
-    this.parts.set(stage.name, { group, title, lines, inbox, busy });
+    this.parts.set(stage.name, { group, title, lines, inbox, busy, width });
     return group;
   }
 
   update(stage, slowest) {
-    const { group, title, lines, inbox, busy } = this.parts.get(stage.name);
+    const { group, title, lines, inbox, busy, width } = this.parts.get(stage.name);
     const failed = Object.values(stage.failed).reduce((sum, count) => sum + count, 0);
     group.setAttribute("class", `stage ${stage.role} ${stage.state === "failed" ? "ailing" : ""} ${slowest ? "slowest" : ""}`);
     setText(lines.rates, stage.role === "source" ? `${short(stage.rate_out)}/s` : stage.role === "sink" ? `${short(stage.rate_in)}/s`
       : `${short(stage.rate_in)}/s → ${short(stage.rate_out)}/s`);
-    setText(lines.more, detail(stage, failed));
+    setText(lines.more, cut(detail(stage, failed), Math.floor((width - 20) / 5.9)));
     lines.more.setAttribute("class", failed || stage.retries ? "small failing" : "small");
     const fill = stage.channel ? stage.channel.fill : 0;
     inbox.set(fill);
@@ -72,11 +72,11 @@ function detail(stage, failed) {
   if (stage.batcher) {
     const { last, limit, p95_latency: late, target } = stage.batcher;
     const size = `${short(last)}${limit ? ` of ${short(limit)}` : ""}`;
-    return late === null ? `batch ${size}` : cut(`${size} · p95 ${seconds(late)}${target && late > target ? " late" : ""}`, 30);
+    return late === null ? `batch ${size}` : `${short(last)} · p95 ${seconds(late)}${target && late > target ? " late" : ""}`;
   }
   if (failed) return `${number(failed)} failed${stage.retries ? `, ${number(stage.retries)} retries` : ""}`;
   if (stage.retries) return `${number(stage.retries)} retries`;
-  if (stage.role === "sink") return cut(stage.guarantee, 27);
+  if (stage.role === "sink") return stage.guarantee;
   return stage.p95_seconds ? `p95 ${seconds(stage.p95_seconds)} a batch` : "";
 }
 
