@@ -90,7 +90,7 @@ class BatcherActor:
         self._hand: Batch | None = None
         self._in_flight: dict[Ticket, _Open] = {}
         self._permits = self.permits()
-        """What `permits` said when a batch last ended: only then does it change."""
+        """What `permits` said when a batch last ended, or a stage was resized: only then does it change."""
         self._through = 0
         self._pressed = False
         self._flushing = False
@@ -146,6 +146,7 @@ class BatcherActor:
         for leg in {id(leg): leg for path in self._paths for leg in path}.values():
             if any(metrics.name == stage for metrics in leg.stages):
                 leg.concurrency = concurrency
+        self._permits = self.permits()
         self._inbox.poke()
 
     @property

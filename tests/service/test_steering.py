@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline import Closed, ConfigError, Pipeline
+from pipeline.testing import ManualClock
 from stages import batchers, processors, sinks, sources
 from tests.service.gates import Gate, turns
 
@@ -170,3 +171,30 @@ async def test_status_and_counts_say_where_it_is() -> None:
         await task
         assert service.history().samples is not None
     assert service.status().state == "finished"
+
+
+async def test_a_stage_that_is_given_more_gets_more_while_all_it_had_is_stuck() -> None:
+    clock, gate = ManualClock(), Gate()
+    pipeline = (
+        Pipeline("stuck")
+        | sources.Inlet()
+        | batchers.Fixed(size=1, linger=0.001)
+        | processors.Call(gate.work, batch=True, name="call", concurrency=2)
+        | sinks.Discard()
+    )
+    async with asyncio.timeout(20), pipeline.service(clock=clock) as service:
+        first = asyncio.ensure_future(service.submit(0))
+        await turns()
+        await clock.advance(1.0)
+        gate.open()
+        await first
+        gate.shut()
+        others = [asyncio.ensure_future(service.submit(n)) for n in (1, 2, 3, 4)]
+        await turns()
+        assert gate.batches == [[0], [1], [2]]
+        await service.resize("call", 4)
+        await turns()
+        stuck = list(gate.batches)
+        gate.open()
+        await asyncio.gather(*others)
+        assert stuck == [[0], [1], [2], [3], [4]]
