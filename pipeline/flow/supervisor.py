@@ -243,6 +243,8 @@ class Supervisor:
             self._letters_before = await state.count_letters()
             if assembly.cut is not None:
                 self._before = Account(**assembly.cut.counters.get("account", {}))
+            if self._topology.config.workers > 1 and self._options.share is None and not self._options.dry_run:
+                self._note("'workers' is for the command `pipeline run`; this is one process")
             for sentence in state.changed:
                 self._note(f"changed since the last run: {sentence}")
             interval: Any = self._saved.interval

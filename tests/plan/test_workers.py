@@ -1,7 +1,10 @@
 """What several workers can't do alike is refused before anything runs, with the reason."""
 
+from pathlib import Path
+
 import pytest
 
+from pipeline import Pipeline
 from pipeline.errors import ConfigError
 from pipeline.plan.load import load_text
 
@@ -69,3 +72,12 @@ def test_without_merging_each_partition_may_have_its_own_columns() -> None:
 
 def test_one_worker_is_one_process_and_may_do_all_of_it() -> None:
     assert problems("name: p\nworkers: 1\n" + IN + "  - processor: dedupe\n    with: {by: k}\n" + OUT) == []
+
+
+@pytest.mark.anyio
+async def test_a_run_from_python_says_that_it_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text("{}\n")
+    (tmp_path / "c.yaml").write_text(HEAD + IN + OUT)
+    report = await Pipeline.from_yaml("c.yaml").run()
+    assert report.notes == ["'workers' is for the command `pipeline run`; this is one process"]
