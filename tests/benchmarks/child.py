@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +49,7 @@ def _peak() -> float:
 
 
 @contextmanager
-def _aside() -> Iterator[int]:
+def _aside() -> Generator[int]:
     """Send what peers print to standard error; yield where the result goes."""
     out = os.dup(1)
     os.dup2(2, 1)

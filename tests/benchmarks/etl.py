@@ -5,7 +5,7 @@ import gc
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from importlib import import_module
 from io import FileIO
@@ -83,7 +83,7 @@ def change(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _files(task: Task) -> Iterator[tuple[BinaryIO, FileIO]]:
+def _files(task: Task) -> Generator[tuple[BinaryIO, FileIO]]:
     with (
         input_path(task.inputs, task.records).open("rb") as source,
         (task.folder / "out.jsonl").open("wb", buffering=0) as sink,
@@ -233,10 +233,11 @@ def bytewax(task: Task) -> None:
 
         flow = flow_of.Dataflow("etl")
         lines = op.input("in", flow, testing.TestingSource(source, batch_size=_BATCH))
-        some = op.flat_map_batch(
-            "work", lines, lambda chunk: [change(record) for record in map(decode, chunk) if keep(record)]
-        )
-        op.output("out", some, Out())
+
+        def work(chunk: list[bytes]) -> list[Any]:
+            return [change(record) for record in map(decode, chunk) if keep(record)]
+
+        op.output("out", op.flat_map_batch("work", lines, work), Out())
         testing.run_main(flow)
         if held:
             sink.write(encode(held))
@@ -254,7 +255,7 @@ ETL = Workload(
         Peer("bare, collector as ours", bare_collecting_less),
         Peer("bare, typed", bare_typed),
         Peer("ours, typed", ours_typed),
-        Peer("ours, 2 workers", ours("checkpoint: none\nworkers: 2"), missing=no_workers),
+        Peer("ours, 2 workers", ours("workers: 2\npartition: 8MiB"), missing=no_workers),
         Peer("queue of chunks", queue),
         Peer("streamable", streamable, ["streamable"]),
         Peer("bytewax, batches", bytewax, ["bytewax"]),

@@ -9,7 +9,7 @@ from pipeline import Pipeline
 from stages import batchers, processors, sinks, sources
 from tests.benchmarks.contest import Goal, Own, Peer, Results, Task, Workload, best
 
-__all__ = ("GUIDE", "rate")
+__all__ = ("GUIDE", "rate", "rate_of_loop")
 
 _BATCHED, _SINGLE = 0.01, 0.005
 
@@ -42,6 +42,14 @@ class Service:
 async def rate(size: int, records: int = 200) -> float:
     """Return the records a second of the guide's set-up, from the first call to the end of the last."""
     service = await _served(size, records)
+    return records / (service.ended - service.began)
+
+
+async def rate_of_loop(size: int, records: int = 200) -> float:
+    """Return the records a second of a loop that does nothing but the guide's waits."""
+    service, numbers = Service(), list(range(records))
+    for place in range(0, records, size):
+        await (service.one(place) if size == 1 else service.some(numbers[place : place + size]))
     return records / (service.ended - service.began)
 
 

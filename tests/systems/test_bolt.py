@@ -17,7 +17,8 @@ from pipeline.stage import RateLimit, Retry
 from pipeline.testing import ListSource, ManualClock
 from pipeline.testing.clock import settle
 from stages import batchers, processors, sinks, sources
-from tests.systems.command import Ended, command, start
+from tests.benchmarks.passing import BATCH, Counted, passing
+from tests.systems.command import ROOT, Ended, command, start
 from tests.systems.virtual import run as run_virtually
 
 pytestmark = pytest.mark.anyio
@@ -664,3 +665,38 @@ async def test_b15_a_rate_of_100_a_second_with_a_burst_of_10_is_the_stages_not_e
 
     assert sum(at < 0.005 for at in calls) == 10
     assert calls[-1] == pytest.approx(4.9, abs=0.05)
+
+
+async def test_b19_the_engine_takes_less_than_a_millisecond_for_a_batch_of_100() -> None:
+    """Processor time that the engine takes for a batch of 100 with nothing to do; the manual says what it was."""
+    batches, spent = 100, list[float]()
+    while not spent or (min(spent) >= 0.001 and len(spent) < 10):
+        counted, began = Counted(), time.process_time()
+        await passing(range(batches * BATCH), counted).run()
+        spent.append((time.process_time() - began) / batches)
+        assert counted.count == batches * BATCH, "counters are exact"
+
+    assert min(spent) < 0.001
+    assert "µs of processor time for a batch of 100" in (ROOT / "README.md").read_text()
+
+
+async def test_b19_ten_workers_take_more_than_a_thousand_records_a_second() -> None:
+    """Ten at a time, 5 ms each: 2,000 a second at most, and more than half of that by the clock."""
+    rates: list[float] = []
+
+    async def work(record: int) -> int:
+        await anyio.sleep(0.005)
+        return record
+
+    while not rates or (max(rates) <= 1000 and len(rates) < 10):
+        pipeline = (
+            Pipeline("ten", checkpoint="none")
+            | sources.Iterable(range(500))
+            | processors.Call(work, concurrency=10)
+            | sinks.Discard()
+        )
+        began = time.perf_counter()
+        report = await pipeline.run()
+        rates.append(report.account.written / (time.perf_counter() - began))
+
+    assert max(rates) > 1000

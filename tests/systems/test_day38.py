@@ -1,6 +1,9 @@
 """Rows D of the checklist: what the system "Day 38, batching task executions" promises."""
 
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from pipeline.batch import Failed
 from pipeline.errors import Unavailable
 from pipeline.stage import Retry
 from pipeline.testing import ListSource, ManualClock, PlainListSink, Wait
-from stages import batchers, processors, sinks
+from stages import batchers, processors, sinks, sources
 from tests.systems.counting import Statements
 from tests.systems.virtual import run, serve
 
@@ -148,3 +151,78 @@ async def test_d5_of_a_batch_that_failed_in_part_only_that_part_is_tried_again()
 
     assert calls == [list(range(100)), [3, 13, 23, 33, 43, 53, 63, 73, 83, 93]]
     assert sink.records == list(range(100)) and report.account.written == 100
+
+
+async def test_d12_a_hundred_tasks_of_2_ms_are_some_13_times_as_fast_in_one_batch() -> None:
+    """100 tasks at 2 ms each are 200 ms one by one, and 15 ms as a batch."""
+    records = list(range(100))
+
+    single = await serve(records, batchers.Fixed(size=1), fixed=0.002)
+    batched = await serve(records, batchers.Fixed(size=100), fixed=0.015)
+
+    alone = single.calls[-1].ended - single.calls[0].began
+    together = batched.calls[-1].ended - batched.calls[0].began
+    assert [alone, together] == pytest.approx([0.2, 0.015])
+    assert alone / together > 13
+
+
+async def test_d12_more_than_1000_tasks_a_second_and_100_of_them_in_200_ms() -> None:
+    """By the clock, with tasks that take 2 ms and four batches of 100 at a time; the best of a few runs."""
+
+    async def work(records: list[int]) -> list[int]:
+        await anyio.sleep(0.002)
+        return records
+
+    async def seconds(records: int) -> float:
+        pipeline = (
+            Pipeline("tasks", checkpoint="none")
+            | sources.Iterable(range(records))
+            | batchers.Fixed(size=100)
+            | processors.Call(work, batch=True, concurrency=4)
+            | sinks.Discard()
+        )
+        began = time.perf_counter()
+        report = await pipeline.run()
+        assert report.account.written == records
+        return time.perf_counter() - began
+
+    assert min([await seconds(100) for _ in range(5)]) < 0.2
+    assert 10_000 / min([await seconds(10_000) for _ in range(3)]) > 1000
+
+
+async def test_d12_95_of_100_tasks_are_done_within_5_seconds_of_their_coming() -> None:
+    """A burst of 10,000 tasks, 100 a batch, four batches at a time: from coming to done, in virtual time."""
+    service = await serve(list(range(10_000)), batchers.Fixed(size=100), fixed=0.1, each=0.0005, concurrency=4)
+
+    waits = sorted(call.ended for call in service.calls for _ in call.records)
+    assert len(waits) == 10_000
+    assert waits[9_500 - 1] < 5
+
+
+TASKS = """
+import asyncio
+from pathlib import Path
+from pipeline import Pipeline
+from stages import batchers, processors, sinks, sources
+
+tasks = ({"n": n, "text": "x" * 1000} for n in range(10_000))
+pipeline = (
+    Pipeline("tasks", checkpoint="none")
+    | sources.Iterable(tasks)
+    | batchers.Fixed(size=100)
+    | processors.Call(lambda records: records, batch=True)
+    | sinks.Collect()
+)
+print(len(asyncio.run(pipeline.run()).records))
+print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system doesn't say what a process held")
+def test_d12_10000_tasks_take_less_than_512_mb(tmp_path: Path) -> None:
+    """All 10,000 are held at once, a kilobyte each, and what the process held at its most is far below."""
+    ended = subprocess.run([sys.executable, "-c", TASKS], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+
+    count, peak = ended.stdout.splitlines()
+    assert count == "10000"
+    assert int(peak.split()[1]) < 512 * 1024

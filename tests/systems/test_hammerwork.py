@@ -1,6 +1,7 @@
 """Rows H of the checklist: what the system "Hammerwork batch operations" promises."""
 
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pipeline import Failed, Pipeline, PipelineError
 from pipeline.testing import ListSource, ManualClock, PlainListSink
 from stages import batchers, processors, sinks, sources
-from tests.systems.command import command
+from tests.systems.command import ROOT, command
 from tests.systems.counting import Statements
 from tests.systems.virtual import Service, run
 
@@ -303,3 +304,24 @@ async def test_h9_collect_errors_is_collect() -> None:
     assert {each["record"]: each["error"].partition(" (")[0] for each in report.errors} == {
         str(n): f"ValueError: bounced: {n}" for n in (3, 10, 17, 24)
     }
+
+
+@pytest.mark.parametrize("size", [10, 25, 50, 100, 1000])
+async def test_h4_a_size_for_each_kind_of_work_is_in_the_docs_and_kept(size: int) -> None:
+    """The manual says which fixed size is for what; each of them is the size of every batch but the last."""
+    manual = (ROOT / "README.md").read_text()
+    advice = next(line for line in manual.splitlines() if "quick functions" in line)
+    assert str(size) in re.findall(r"\d+", advice)
+    clock = ManualClock()
+    service = Service(clock, fixed=0.01)
+    pipeline = (
+        Pipeline("sizes")
+        | ListSource(records=list(range(2 * size + 3)), chunk=500)
+        | batchers.Fixed(size=size)
+        | processors.Call(service.take, batch=True)
+        | sinks.Discard()
+    )
+
+    await run(pipeline, clock)
+
+    assert service.sizes == [size, size, 3]
