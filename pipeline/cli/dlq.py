@@ -16,7 +16,7 @@ __all__ = ("command",)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group("dlq")
+@click.group("dlq", short_help="Dead letters: list, show, replay, export, purge.")
 def command() -> None:
     """Dead letters: records that failed, as the failing stage received them."""
 

@@ -7,7 +7,7 @@ from pipeline.cli.config import ConfigFile, config_options
 __all__ = ("command",)
 
 
-@click.command("explain")
+@click.command("explain", short_help="Explain the last run: batch sizes, what held it up, what to change.")
 @click.argument("config")
 @config_options
 @click.option("--run", type=click.IntRange(min=1), metavar="N", help="The run to explain, by number; the last one.")

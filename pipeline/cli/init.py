@@ -49,7 +49,7 @@ TEMPLATES = {
 }
 
 
-@click.command("init")
+@click.command("init", short_help="Write a small pipeline with its data, ready to run.")
 @click.argument("template", default="quickstart", type=click.Choice(list(TEMPLATES)))
 @click.argument("directory", required=False, metavar="[DIR]")
 @click.option("--list", "listed", is_flag=True, help="List the templates.")

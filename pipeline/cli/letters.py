@@ -31,8 +31,9 @@ def wanted_of(stage: str | None, error: str | None, since: str | None, until: st
 
     :raises ConfigError: for a moment that is none.
     """
-    moments = [None if text is None else moment_of(text) for text in (since, until)]
-    return Wanted(stage=stage, error=error, since=moments[0], until=moments[1], ids=ids or None)
+    after = None if since is None else moment_of(since, "--since ")
+    before = None if until is None else moment_of(until, "--until ")
+    return Wanted(stage=stage, error=error, since=after, until=before, ids=ids or None)
 
 
 def list_them(config: ConfigFile, wanted: Wanted, limit: int, as_json: bool) -> None:
@@ -103,7 +104,7 @@ def purge_them(config: ConfigFile, wanted: Wanted, *, yes: bool) -> None:
     out(f"{number(asyncio.run(edit()))} deleted")
 
 
-def moment_of(text: str) -> float:
+def moment_of(text: str, option: str = "") -> float:
     """Return the seconds since 1970 of a date, a date and time (local unless it says its zone), or a time ago.
 
     :raises ConfigError: for anything else.
@@ -114,7 +115,7 @@ def moment_of(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"'{text}' is no moment; expected 2026-03-01, 2026-03-01T12:30, or a time ago like 2h"
+            f"{option}'{text}' is no moment; expected 2026-03-01, 2026-03-01T12:30, or a time ago like 2h"
         ) from None
 
 

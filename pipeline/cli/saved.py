@@ -114,6 +114,8 @@ def say_lines(loaded: Loaded, lines: Iterator[str]) -> None:
 
 def sink_place(position: Any) -> str:
     """Return a sink's position in words: files and their lengths where it has them."""
+    if isinstance(position, str):
+        return f"in {position}"
     files = list(_files(position))
     return ", ".join(f"{path} at {number(length)} bytes" for path, length in files) or _short(position)
 
@@ -184,7 +186,9 @@ def _history_lines(runs: list[SavedRun], cuts: list[SavedCut]) -> Iterator[str]:
 def _ending(run: SavedRun) -> tuple[str, str]:
     if run.ended is None:
         return "", "killed, or under way"
-    return span(run.ended - run.started), f"{run.outcome} ({run.exit_code})"
+    # Which signal it was is known to the command alone; the state has one code for both.
+    code = "" if run.outcome == "interrupted" else f" ({run.exit_code})"
+    return span(run.ended - run.started), f"{run.outcome}{code}"
 
 
 def _run_text(run: SavedRun, holder: int | None) -> str:

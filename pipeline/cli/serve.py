@@ -8,7 +8,7 @@ from pipeline.cli.main import Session
 __all__ = ("command",)
 
 
-@click.command("serve")
+@click.command("serve", short_help="Run pipelines behind an HTTP API, with a dashboard.")
 @click.argument("configs", metavar="CONFIG...", nargs=-1, required=True)
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Where to listen; elsewhere needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8038, metavar="N", help="8038; 0 takes any.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ("command",)
 
 
-@click.command("stages")
+@click.command("stages", short_help="List every kind of stage; with a NAME every key of it.")
 @click.argument("name", nargs=-1, metavar="[ROLE] [NAME]")
 @click.option("--json", "as_json", is_flag=True, help="Write it as JSON.")
 def command(name: tuple[str, ...], as_json: bool) -> None:

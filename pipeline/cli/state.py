@@ -7,7 +7,7 @@ from pipeline.cli.config import ConfigFile, config_options
 __all__ = ("command",)
 
 
-@click.group("state")
+@click.group("state", short_help="Look at the saved state, go back in it, or clear it.")
 def command() -> None:
     """Look at the saved state of a pipeline, go back in it, or clear it."""
 

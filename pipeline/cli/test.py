@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ("command",)
 
 
-@click.command("test")
+@click.command("test", short_help="Run the cases beside a config: what goes in, what must come out.")
 @click.argument("config")
 @click.argument("names", metavar="[CASE]...", nargs=-1)
 @click.option(

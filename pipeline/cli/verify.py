@@ -26,7 +26,7 @@ __all__ = ("command",)
 _FAILURES = 5
 
 
-@click.command("verify")
+@click.command("verify", short_help="Kill a pipeline again and again; count what is lost or repeated.")
 @click.argument("config")
 @click.option("--runs", metavar="N", type=click.IntRange(min=1), default=18, show_default=True, help="Broken runs.")
 @click.option(

@@ -45,7 +45,8 @@ def explain(story: Story) -> Explanation:
         batchers={batcher.name: list(_batcher(story, batcher)) for batcher in story.summary.batchers},
         bottleneck=held_up.sentence(),
         shares=list(_shares(story)),
-        advice=list(advice(story, held_up)) or ["nothing: no change of the config would make it faster that we know"],
+        advice=list(advice(story, held_up))
+        or ["nothing: we know of no change of the config that would make it faster"],
     )
 
 

@@ -99,6 +99,7 @@ def test_a_command_that_is_not_there_gives_the_nearest(command: Command) -> None
 
 def test_every_command_has_its_help(command: Command) -> None:
     listed = re.findall(r"^  (\w+) ", command("--help").out.partition("Commands:")[2], re.MULTILINE)
+    assert "..." not in command("--help").out.partition("Commands:")[2]  # each is said in a line of its own
     assert {"run", "check", "init", "stages", "schema", "graph", "state", "dlq"} <= set(listed)
     for words in [(name,) for name in listed] + [("state", "rewind"), ("dlq", "list")]:
         ran = command(*words, "--help")

@@ -74,7 +74,7 @@ def test_a_letter_that_is_not_there_and_a_time_that_is_none_are_told(failed: Com
     assert failed("dlq", "show", "copy.yaml", "99").code == 2
     ran = failed("dlq", "list", "copy.yaml", "--since", "yesterday")
     assert ran.code == 2
-    assert "'yesterday' is no moment" in ran.err
+    assert ran.err.startswith("--since 'yesterday' is no moment")
 
 
 def test_moments_are_dates_times_and_times_ago() -> None:

@@ -121,6 +121,10 @@ def test_130_when_a_finite_run_is_interrupted(tmp_path: Path) -> None:
         wait_for(process, "run 1")
         process.send_signal(signal.SIGINT)
         assert ending(process)[0] == 130
+    shown = start(tmp_path, "state", "history", "slow.yaml", stdout=subprocess.PIPE)
+    history = shown.communicate(timeout=20)[0]
+    assert "interrupted" in history
+    assert "143" not in history
 
 
 def test_130_at_once_at_the_second_signal(tmp_path: Path) -> None:

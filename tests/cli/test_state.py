@@ -39,6 +39,13 @@ def test_where_a_pipeline_stands_is_shown(saved: Command) -> None:
     assert data["held_by"] is None
 
 
+def test_a_sink_whose_database_knows_its_place_is_shown_in_words(command: Command) -> None:
+    command.write("copy.yaml", TO_SQLITE)
+    command.write("in.jsonl", '{"a": 1}\n')
+    assert command("run", "copy.yaml").code == 0
+    assert "sink out: in its own database\n" in command("state", "show", "copy.yaml").out
+
+
 def test_the_history_has_runs_and_checkpoints(saved: Command) -> None:
     said = saved("state", "history", "copy.yaml").out
     assert said.count("done (0)") == 2

@@ -84,6 +84,7 @@ def test_d11_it_starts_shows_and_stops_with_a_command_each(tmp_path: Path) -> No
         assert shown.code == 0, shown.err
         assert "tasks" in shown.out
         assert "running" in shown.out
+        assert "tasks" in command(tmp_path, "top", server.url).out  # not for ever, where nobody can look at it
         code, said = server.end()
     assert (code, "tasks: stopped" in said) == (0, True)
 

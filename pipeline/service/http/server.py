@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable, Generator
 from typing import Any
@@ -33,7 +34,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"can't listen on {host} port {port}: {error}; --host and --port name another") from None
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise ConfigError(f"can't listen on {host} port {port}: {reason}; --host and --port name another") from None
 
 
 async def serve(host: Host, access: Access, listening: socket.socket, ready: Callable[[], None]) -> None:

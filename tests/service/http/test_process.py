@@ -60,7 +60,7 @@ def test_a_port_in_use_is_said_in_a_line(command: Command, tmp_path: Path) -> No
         port = str(urlsplit(first.url).port)
         command.write("other.yaml", "name: other\nstages:\n  - source: inlet\n  - sink: discard\n")
         ran = command("serve", "other.yaml", "--port", port)
-        assert (ran.code, f"port {port}" in ran.err) == (2, True)
+        assert (ran.code, f"port {port}: Address already in use;" in ran.err) == (2, True)
         assert first.ask("/healthz") == (200, {"status": "ok"})
 
 
