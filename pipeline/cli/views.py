@@ -26,6 +26,7 @@ _SHOWN = 5
 """Retries, dead letters and the like told one by one; of further ones only the number, at the end."""
 _LINE_EVERY = 5.0
 _BAR = 24
+_WIDE = 80  # below it a bar would take the place of figures
 
 
 class View(Protocol):
@@ -135,7 +136,7 @@ class Screen(Lines):
             # Standard output is left alone: it may be where the records go.
             self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
-        self._live.update(_picture(status, progress), refresh=True)
+        self._live.update(_picture(status, progress, self._console.width), refresh=True)
 
     def say(self, text: str) -> None:
         """Write a line above the picture."""
@@ -206,13 +207,14 @@ class Logged:
         self._logger.setLevel(self._before)
 
 
-def _picture(status: Status, progress: Progress) -> "RenderableType":
+def _picture(status: Status, progress: Progress, width: int) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
     cells = [Text(status.pipeline, style="bold"), Text(status.state)]
     if progress.share is not None:
-        cells += [_bar(progress.share), Text(f"{progress.share:4.0%}")]
+        bar = [_bar(progress.share)] if width >= _WIDE else []
+        cells += [*bar, Text(f"{progress.share:4.0%}")]
     cells += [Text(f"{number(progress.read)} read"), Text(f"{number(progress.rate)}/s", style="cyan")]
     cells += [Text(span(status.seconds))]
     if progress.eta is not None:

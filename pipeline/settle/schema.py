@@ -1,5 +1,6 @@
 """The tables of a state file, how a new file comes to be, and how an old one is brought up to date."""
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -88,6 +89,8 @@ def make_directory(path: Path) -> None:
     """Make a directory and those above it that are missing, for us alone under any umask, and durably."""
     if path.is_dir():
         return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder")
     make_directory(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
     path.chmod(0o700)

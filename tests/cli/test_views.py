@@ -34,6 +34,16 @@ def test_the_picture_shows_share_rate_and_channels_and_goes_away_at_the_end(
     assert written.getvalue().endswith("\x1b[2K")
 
 
+def test_a_narrow_terminal_shows_figures_where_a_bar_would_take_their_place() -> None:
+    written = io.StringIO()
+    screen = Screen(plain, Console(file=written, force_terminal=True, width=40, no_color=True))
+    seen = status(3.0, Account(read=500, written=480), of_bytes(420))
+    screen.progress(seen, Meter().look(seen))
+    screen.close()
+    assert "42%  500 read" in written.getvalue()
+    assert "━" not in written.getvalue()
+
+
 @pytest.mark.parametrize("width", [20, 60, 200])
 def test_the_picture_has_two_lines_however_narrow_the_terminal_is(width: int) -> None:
     written = io.StringIO()

@@ -258,6 +258,13 @@ async def test_a_folder_that_cannot_be_made_is_refused() -> None:
             pass
 
 
+async def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    tmp_path.joinpath("taken").write_text("a file")
+    with pytest.raises(StateError, match="taken is no folder"):
+        async with opened(tmp_path / "taken" / "x.db"):
+            pass
+
+
 async def test_looking_and_editing_need_a_file_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="no state file here"):
         async with open_view(tmp_path / "none" / "x.db"):
