@@ -73,8 +73,14 @@ class Gate:
             wait = self._limiter.take(self._run.clock.now(), self._run.rates)
             if wait > 0:
                 self._metrics.throttled_seconds += wait
-                async with rest():
-                    await self.pause(wait)
+                try:
+                    async with rest():
+                        await self.pause(wait)
+                except BaseException:
+                    if probe:
+                        # Whoever waits behind it would wait for its answer for ever.
+                        self.release()
+                    raise
             if probe or not self.shut:
                 return probe
             # It opened meanwhile: the call is not made now, and a token must not be spent twice.
