@@ -132,3 +132,12 @@ def test_every_command_is_in_the_readme() -> None:
     names = cli.list_commands(click.Context(cli)) if isinstance(cli, click.Group) else []
     assert names
     assert [name for name in names if f"pipeline {name}" not in TEXT] == []
+
+
+def test_keys_about_workers_are_the_pipelines(command: Command) -> None:
+    keys = re.findall(r"`((?:workers|partition|merge): \w+)`", TEXT)
+    assert len({key.partition(":")[0] for key in keys}) == 3
+    command.write("delays.yaml", "\n".join(sorted(set(keys))) + "\n" + block("yaml", "name: delays\ndelivery"))
+    ran = command("check", "delays.yaml")
+    assert ran.err == ""
+    assert ran.code == 0
