@@ -13,10 +13,9 @@ import pytest
 from tests.service.http.process import Process, serving
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+    pytest.mark.needs_tool("chromium"),
     pytest.mark.timeout(120),
 ]
 
@@ -61,7 +60,7 @@ def check(batch):
 @pytest.fixture(scope="module")
 def browser() -> Generator[Any, None, None]:
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield running
         running.close()
 
