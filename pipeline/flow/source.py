@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from pipeline.batch import Batch, Failed, SourceSpan
+from pipeline.clock import Clock
 from pipeline.errors import ConfigError, StageError
 from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
@@ -23,6 +24,24 @@ __all__ = ("SourceActor",)
 
 _IDLE = 0.05
 """Seconds without a chunk after which a source that never ends was not reading but waiting for somebody to write."""
+
+
+class _Resting:
+    """A clock that remembers how long its user slept: a source that keeps to a rate, or looks again later."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.slept = 0.0
+        self.now = clock.now
+        self.wall = clock.wall
+        self.call_at = clock.call_at
+
+    async def sleep(self, seconds: float) -> None:
+        started = self.now()
+        try:
+            await self._clock.sleep(seconds)
+        finally:
+            self.slept += self.now() - started
 
 
 @dataclass(slots=True)
@@ -57,6 +76,7 @@ class SourceActor:
         self._run = run
         self._source = source
         self._context = context
+        self._clock = context.clock = _Resting(context.clock)
         self.outlet = Outlet(run, [])
         """Where its batches go; set before it runs."""
         self._room = room
@@ -224,10 +244,10 @@ class SourceActor:
         finally:
             self._scope = None
             seconds = self._run.clock.now() - started
-            if self.endless and seconds > _IDLE:
-                self._metrics.waiting_in_seconds += seconds
-            else:
-                self._metrics.busy_seconds += seconds
+            idle = seconds if self.endless and seconds > _IDLE else min(self._clock.slept, seconds)
+            self._clock.slept = 0.0
+            self._metrics.waiting_in_seconds += idle
+            self._metrics.busy_seconds += seconds - idle
 
     async def _admit(self, chunk: Chunk) -> None:
         """Number a chunk and send on what of it is not settled yet."""

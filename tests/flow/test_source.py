@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from pipeline import Pipeline
 from pipeline.batch import Batch, Failed
 from pipeline.flow.run import Run
 from pipeline.flow.source import SourceActor
@@ -16,6 +17,7 @@ from pipeline.settle.cut import SourcePoint
 from pipeline.stage import Chunk, Reader, Restart, Source, SourceContext, key
 from pipeline.testing import ListSource, ManualClock, Wait, settle
 from pipeline.testing.opening import context_for
+from stages import sinks, sources
 from tests.flow.driving import channel_of, drained, outlet_to, run_of, within
 
 pytestmark = pytest.mark.anyio
@@ -294,3 +296,12 @@ def test_a_deadline_ends_a_source_that_waits_with_what_it_read_although_interrup
         assert bench.run.ledger.account.unsettled == 2
 
     within(5, body)
+
+
+async def test_a_source_that_keeps_to_a_rate_waits_and_does_not_work() -> None:
+    clock = ManualClock()
+    pipeline = Pipeline("paced", checkpoint="none") | sources.Generate(count=21, rate="10/s") | sinks.Discard()
+    report = await clock.finish(pipeline.supervisor(clock=clock).run())
+    source = report.stages[0]
+    assert source.busy == 0
+    assert source.waiting_in == 1
