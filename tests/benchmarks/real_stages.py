@@ -128,7 +128,7 @@ async def _cpu() -> AsyncGenerator[Place]:
 
 LOADS = (
     Load("sleep", 0.1, _sleep),
-    Load("sqlite", 0.1, _sqlite),
+    Load("sqlite", 0.06, _sqlite),
     Load("http", 0.1, _http),
     Load("cpu", 0.1, _cpu),
 )
