@@ -270,7 +270,9 @@ class Hosted:
     async def _replay(self, asked: "_Asked") -> None:
         """Replay, answer who asked for it, and start again what was drained for it."""
         before = self._state
-        wanted = Wanted(stage=asked.wanted.stage or None, error=asked.wanted.error or None, ids=asked.wanted.ids)
+        # JSON knows one sort of number: 3.0 is a letter's id too.
+        ids = None if asked.wanted.ids is None else [int(each) for each in asked.wanted.ids]
+        wanted = Wanted(stage=asked.wanted.stage or None, error=asked.wanted.error or None, ids=ids)
         try:
             if not self._leaving:
                 self._enter("replaying")

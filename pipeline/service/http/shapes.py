@@ -366,7 +366,7 @@ class ReplayRequest(Struct, forbid_unknown_fields=True):
 
     stage: Annotated[str, Meta(max_length=200)] = ""
     error: Annotated[str, Meta(max_length=1000)] = ""
-    ids: Annotated[list[Annotated[int, Meta(ge=0, le=2**53)]], Meta(max_length=10_000)] | None = None
+    ids: Annotated[list[Annotated[float, Meta(ge=0, le=2**53, multiple_of=1)]], Meta(max_length=10_000)] | None = None
     force: bool = False
 
 

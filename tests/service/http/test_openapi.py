@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from pipeline.service.http.shapes import ReplayRequest
 from tests.service.http.process import Process, serving
 from tests.service.http.served import COPY, served
 
@@ -58,3 +60,9 @@ def _try(server: Process, folder: Path, which: tuple[str, str]) -> tuple[int, st
     command += ["--max-examples", "30", "--max-time", "60", "--request-timeout", "10", "--seed", "1", "--no-color"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     return ran.returncode, ran.stdout[-6000:]
+
+
+def test_a_letter_s_id_may_be_written_as_any_number_of_json_that_is_whole() -> None:
+    assert msgspec.json.decode(b'{"ids": [3.0, 4]}', type=ReplayRequest).ids == [3, 4]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"ids": [3.5]}', type=ReplayRequest)
