@@ -13,6 +13,7 @@ __all__ = ("command",)
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Where to listen; elsewhere needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8038, metavar="N", help="8038; 0 takes any.")
 @click.option("--token-file", metavar="FILE", help="The token that requests must bring; or set PIPELINE_TOKEN.")
+@click.option("--read-token-file", metavar="FILE", help="A second token, with which one may look and change nothing.")
 @click.option(
     "--allow-host",
     "names",
@@ -32,6 +33,7 @@ def command(
     host: str,
     port: int,
     token_file: str | None,
+    read_token_file: str | None,
     names: tuple[str, ...],
     settings: tuple[str, ...],
     allow_code: tuple[str, ...],
@@ -52,4 +54,5 @@ def command(
     if log_level is not None and log is None:
         raise click.UsageError("--log-level: sentences have no levels; add --log json or --log text")
     files = [ConfigFile(config, settings, allow_code) for config in configs]
-    return execute(Request(files, host, port, token_file, names, log, log_level or "info"), session.signals)
+    request = Request(files, host, port, token_file, names, log, log_level or "info", read_token_file)
+    return execute(request, session.signals)

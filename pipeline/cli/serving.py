@@ -39,6 +39,7 @@ class Request:
     names: Sequence[str] = ()
     log: str | None = None
     log_level: str = "info"
+    reading_file: str | None = None
 
 
 def execute(request: Request, signals: Signals) -> int:
@@ -57,14 +58,21 @@ def execute(request: Request, signals: Signals) -> int:
             f"--host {request.host} can be reached from elsewhere, and so needs a token: --token-file FILE or "
             f"{TOKEN_VARIABLE}"
         )
+    reading, exposed = "", ""
+    if request.reading_file is not None:
+        if not token:
+            raise ConfigError("--read-token-file: without --token-file nobody needs a token, to look or to change")
+        reading, exposed = read_token(request.reading_file, {}, "--read-token-file")
+        if reading == token:
+            raise ConfigError("--read-token-file: this is the token of --token-file, with which all may be changed")
     loaded = _load_all(request.configs)
     listening = bind(request.host, request.port)
-    access = Access.to(request.host, listening.getsockname()[1], token, request.names)
+    access = Access.to(request.host, listening.getsockname()[1], token, request.names, reading)
     _allow_connections()
     with listening:
         serving = _Serving(request, loaded, access, signals)
-        if warning:
-            serving.say(f"warning: {warning}")
+        for text in filter(None, (warning, exposed)):
+            serving.say(f"warning: {text}")
         return asyncio.run(serving.run(listening))
 
 

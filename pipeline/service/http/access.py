@@ -23,20 +23,24 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules for one server. ``hosts`` are names with their ports; without a ``token`` nobody needs one."""
+    """The rules for one server. ``hosts`` are names with their ports; without a ``token`` nobody needs one.
+
+    Who has the ``reading`` token only may look and change nothing.
+    """
 
     hosts: frozenset[str]
     token: str = field(default="", repr=False)
+    reading: str = field(default="", repr=False)
 
     @classmethod
-    def to(cls, host: str, port: int, token: str = "", names: Iterable[str] = ()) -> "Access":
+    def to(cls, host: str, port: int, token: str = "", names: Iterable[str] = (), reading: str = "") -> "Access":
         """Return the rules for a server at an address; ``names`` are others that it goes by, with or without a port."""
         local = ("127.0.0.1", "localhost", "::1") if is_loopback(host) or _is_any(host) else ()
         known = {host, *names, *local}
         hosts = {_with_port(name, port) for name in known}
         # Browsers leave out the port that a scheme has by itself; a name given as it is may be behind a proxy.
         hosts |= {name.lower() for name in names} | ({_bracketed(name) for name in known} if port == 80 else set())
-        return cls(frozenset(hosts), token)
+        return cls(frozenset(hosts), token, reading)
 
     def knows_host(self, host: str | None) -> bool:
         """Tell whether a request was sent to a name of ours: a page elsewhere can't rebind its name to us."""
@@ -51,14 +55,23 @@ class Access:
 
     def knows_token(self, authorization: str | None) -> bool:
         """Tell whether a request brings the token, in a time that does not depend on how much of it is right."""
-        if not self.token:
-            return True
-        scheme, _, given = (authorization or "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode(), self.token.encode())
-        return same and scheme.lower() == "bearer"
+        return not self.token or _brings(self.token, authorization)
+
+    def may_look(self, authorization: str | None) -> bool:
+        """Tell whether a request brings one of the tokens, in the same way."""
+        looks = bool(self.reading) and _brings(self.reading, authorization)
+        return self.knows_token(authorization) or looks
 
 
-def read_token(path: str | None, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+def _brings(token: str, authorization: str | None) -> bool:
+    scheme, _, given = (authorization or "").partition(" ")
+    same = hmac.compare_digest(given.strip().encode(), token.encode())
+    return same and scheme.lower() == "bearer"
+
+
+def read_token(
+    path: str | None, environ: Mapping[str, str] = os.environ, option: str = "--token-file"
+) -> tuple[str, str]:
     """Return the token from a file, or from the environment, or none; and a warning, if there is something to say.
 
     :raises ConfigError: when the file can't be read, or when the token could be guessed.
@@ -74,7 +87,7 @@ def read_token(path: str | None, environ: Mapping[str, str] = os.environ) -> tup
             token = Path(path).read_text(encoding="utf-8")
             mode = stat.S_IMODE(os.stat(path).st_mode)
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--token-file {path}: can't be read: {error}") from None
+            raise ConfigError(f"{option} {path}: can't be read: {error}") from None
         if mode & 0o077:
             warning = f"{path}: others on this machine can read the token (mode {mode:04o}); chmod 600 it"
     token = token.strip()

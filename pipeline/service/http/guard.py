@@ -76,11 +76,14 @@ class Guard:
         if scope["method"] not in _SAFE:
             self._check_origin(found, host)
         path: str = scope["path"]
-        known = self._access.knows_token(found.get("authorization"))
+        authorization = found.get("authorization")
+        known = self._access.may_look(authorization)
         scope["known"] = known
         if not known and path not in PUBLIC and not path.startswith("/assets/"):
             text = "the token is needed: Authorization: Bearer TOKEN"
             raise RequestRefused("token", text, 401, {"www-authenticate": "Bearer"})
+        if scope["method"] not in _SAFE and not self._access.knows_token(authorization):
+            raise RequestRefused("scope", "this token may look and change nothing", 403)
         self._check_body(found)
 
     def _check_origin(self, found: dict[str, str], host: str) -> None:

@@ -79,6 +79,27 @@ def test_the_token_from_a_file_opens_the_api(tmp_path: Path) -> None:
     assert (code, TOKEN in said) == (0, False)
 
 
+def test_the_token_for_reading_looks_and_changes_nothing(tmp_path: Path) -> None:
+    reading = TOKEN[::-1]
+    tmp_path.joinpath("token").write_text(TOKEN)
+    tmp_path.joinpath("reading").write_text(reading)
+    with serving(tmp_path, "--token-file", "token", "--read-token-file", "reading") as server:
+        assert server.ask("/api/pipelines", token=reading)[0] == 200
+        code, answer = server.ask("/api/pipelines/tasks/pause", {}, token=reading)
+        assert (code, answer["code"]) == (403, "scope")
+        assert server.ask("/api/pipelines/tasks/records", {"record": {"id": 1}}, token=reading)[0] == 403
+        assert server.ask("/api/pipelines/tasks/pause", {}, token=TOKEN)[0] == 200
+
+
+def test_a_token_for_reading_alone_is_refused_as_is_one_that_may_do_all(command: Command) -> None:
+    command.write("tasks.yaml", "name: tasks\nstages:\n  - source: inlet\n  - sink: discard\n")
+    command.write("token", TOKEN)
+    alone = command("serve", "tasks.yaml", "--read-token-file", "token")
+    same = command("serve", "tasks.yaml", "--token-file", "token", "--read-token-file", "token")
+    assert (alone.code, "without --token-file nobody needs a token" in alone.err) == (2, True)
+    assert (same.code, "this is the token of --token-file" in same.err) == (2, True)
+
+
 @pytest.mark.anyio
 async def test_sigterm_with_200_open_requests_and_5_streams_loses_none(tmp_path: Path) -> None:
     with serving(tmp_path, configs=[SLOW]) as server:
