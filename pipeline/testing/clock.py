@@ -100,6 +100,7 @@ class ManualClock:
         :raises AssertionError: when everything waits and no timer is left, or ``within`` so many seconds of this clock
             the work has not ended.
         """
+        # Whoever moves the clock stands outside of the work; its end is awaited below, or it is cancelled.
         ended = asyncio.ensure_future(work)
         until = self._now + within
         try:

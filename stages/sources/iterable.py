@@ -126,6 +126,7 @@ class AsyncReader(Reader):
 
     async def read(self) -> AsyncGenerator[Chunk]:
         """Yield what came, as soon as there is any."""
+        # A generator may not yield inside of a task group; this task ends with the read, below.
         task = asyncio.create_task(self._pull(), name=f"iterate {self._name}")
         task.add_done_callback(lambda _: self._ready.set())
         try:
