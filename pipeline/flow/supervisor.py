@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 import anyio
-from msgspec import structs, to_builtins
+from msgspec import structs
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import DeadlineError, Exit, PipelineError, StorageError
@@ -29,6 +29,7 @@ from pipeline.watch.report import (
     StageStatus,
     Status,
     find_bottleneck,
+    run_entry,
     stage_status,
 )
 from pipeline.watch.window import Lately
@@ -351,14 +352,7 @@ class Supervisor:
         state = self._assembly.state if self._assembly is not None else None
         if state is None or isinstance(self._fault, StorageError):
             return
-        saved = {
-            "account": report.account.as_dict(),
-            "seconds": report.seconds,
-            "error": report.error,
-            "bottleneck": report.bottleneck,
-            "stages": [structs.asdict(stage) for stage in report.stages],
-            "history": to_builtins(self._recorder.history().summary),
-        }
+        saved = run_entry(report, self._recorder.history().summary)
         with anyio.CancelScope(shield=True):
             await state.finish(report.outcome, report.exit_code, saved, self._clock.wall())
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs, to_builtins
 
 from pipeline.watch.metrics import BatcherMetrics, StageMetrics
+from pipeline.watch.summary import Summary
 from pipeline.watch.window import Lately
 
 __all__ = (
@@ -16,6 +17,7 @@ __all__ = (
     "StageStatus",
     "Status",
     "find_bottleneck",
+    "run_entry",
     "stage_status",
 )
 
@@ -180,6 +182,18 @@ class Report(Struct, kw_only=True):
     def throughput(self) -> float:
         """Records settled a second."""
         return self.account.settled / self.seconds if self.seconds > 0 else 0.0
+
+
+def run_entry(report: Report, summary: Summary) -> dict[str, Any]:
+    """Return what the state's history keeps of a run, JSON-able; `pipeline explain` reads it."""
+    return {
+        "account": report.account.as_dict(),
+        "seconds": report.seconds,
+        "error": report.error,
+        "bottleneck": report.bottleneck,
+        "stages": [structs.asdict(stage) for stage in report.stages],
+        "history": to_builtins(summary),
+    }
 
 
 def find_bottleneck(stages: Sequence[StageStatus], seconds: float) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
-from msgspec import structs, to_builtins
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import Exit, PipelineError, StorageError
@@ -18,7 +17,7 @@ from pipeline.settle.cut import SourcePoint
 from pipeline.settle.state import StateFile, open_state
 from pipeline.watch.events import Events
 from pipeline.watch.history import History, Look, Recorder
-from pipeline.watch.report import Account, Report, Status, find_bottleneck
+from pipeline.watch.report import Account, Report, Status, find_bottleneck, run_entry
 from pipeline.workers.books import Books
 from pipeline.workers.child import Child
 from pipeline.workers.merging import Merging
@@ -405,14 +404,7 @@ class Coordinator:
     async def _save_report(self, state: StateFile, report: Report) -> None:
         if isinstance(self._fault, StorageError):
             return
-        saved = {
-            "account": report.account.as_dict(),
-            "seconds": report.seconds,
-            "error": report.error,
-            "bottleneck": report.bottleneck,
-            "stages": [structs.asdict(stage) for stage in report.stages],
-            "history": to_builtins(self._recorder.history().summary),
-        }
+        saved = run_entry(report, self._recorder.history().summary)
         with anyio.CancelScope(shield=True):
             await state.finish(report.outcome, report.exit_code, saved, self._clock.wall())
 
