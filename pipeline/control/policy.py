@@ -41,6 +41,8 @@ _NETWORK = frozenset(
 )
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _RETRYABLE_STATUS = frozenset({408, 425, 429})
+_DIGITS = 7
+"""A wait of so many digits is nobody's: it is ignored."""
 
 
 def classify(error: BaseException, meant: Mapping[str, Kind] | None = None) -> Kind:
@@ -101,13 +103,33 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def retry_after(error: BaseException) -> float | None:
-    """Return the seconds that the other side asked to wait: of `Unavailable`, or of an HTTP answer's Retry-After."""
+def retry_after(error: BaseException, now: float) -> float | None:
+    """Return the seconds that the other side asked to wait: of `Unavailable`, or of an HTTP answer's Retry-After.
+
+    That is a number of seconds or a date, held against ``now``, in seconds since 1970. A date that has passed is 0;
+    what is neither, or more than eleven days ahead, is None.
+    """
     if isinstance(error, Unavailable):
         return error.retry_after
     headers: Any = getattr(getattr(error, "response", None), "headers", None)
     asked: Any = headers.get("Retry-After") if hasattr(headers, "get") else None
-    return float(asked) if isinstance(asked, str) and asked.isascii() and asked.isdigit() and len(asked) < 7 else None
+    if not isinstance(asked, str):
+        return None
+    if asked.isascii() and asked.isdigit():
+        return float(asked) if len(asked) < _DIGITS else None
+    return _until(asked, now)
+
+
+def _until(date: str, now: float) -> float | None:
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    try:
+        moment = parsedate_to_datetime(date)
+        seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, seconds) if seconds < 10 ** (_DIGITS - 1) else None
 
 
 def _classify_os_error(error: OSError) -> Kind:

@@ -218,7 +218,7 @@ class Attempts:
         if trial.single or (kind is Kind.RECORD and not (trial.named if _names(error) else trial.stubborn)):
             return None
         spent = self._run.clock.now() - course.started
-        return self.retries.wait(course.attempt, spent, random.random, retry_after(error))
+        return self.retries.wait(course.attempt, spent, random.random, retry_after(error, self._run.clock.wall()))
 
 
 def as_error(raised: BaseException) -> Exception:

@@ -13,12 +13,14 @@ from pipeline.errors import RecordError, StorageError, Unavailable
 class Answer:
     status_code = 503
 
-    def __init__(self) -> None:
-        self.headers = {"Retry-After": "7"}
+    def __init__(self, asked: str) -> None:
+        self.headers = {"Retry-After": asked}
 
 
 class AnsweredError(Exception):
-    response = Answer()
+    def __init__(self, asked: str = "7") -> None:
+        super().__init__(asked)
+        self.response = Answer(asked)
 
 
 def test_what_is_named_means_what_is_said_and_so_do_its_subclasses() -> None:
@@ -45,4 +47,27 @@ def test_a_fault_stays_one_whatever_is_said(error: BaseException) -> None:
     [(Unavailable("x", 3.0), 3.0), (AnsweredError(), 7.0), (RecordError("x"), None), (ValueError(), None)],
 )
 def test_how_long_the_other_side_asks_to_wait(error: Any, seconds: float | None) -> None:
-    assert retry_after(error) == seconds
+    assert retry_after(error, 0.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wednesday, 21-Oct-15 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:28:30 -0000", 30.0),
+        ("Wed, 21 Oct 2015 09:28:30 +0200", 30.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+        ("Wed, 21 Oct 2115 07:28:30 GMT", None),
+        ("Wed, 99 Oct 2015 07:28:30 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("soon", None),
+        ("-5", None),
+        ("1234567", None),
+        ("", None),
+    ],
+)
+def test_a_date_is_waited_for_by_the_clock_on_the_wall_and_nonsense_is_ignored(
+    asked: str, seconds: float | None
+) -> None:
+    assert retry_after(AnsweredError(asked), 1445412480.0) == seconds
