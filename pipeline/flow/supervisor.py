@@ -220,8 +220,7 @@ class Supervisor:
             stack.callback(self._events.subscribe(self._watched.event))
             await self._start(stack)
             if not self._options.dry_run:
-                await self._work()
-                await self._last_cut()
+                await self._run()
             self._recorder.end()
             report = await self._close(self._report())
             self._phase = "finished"
@@ -290,6 +289,16 @@ class Supervisor:
         """Return what saves the cuts."""
         return store
 
+    async def _run(self) -> None:
+        """Work and take the last cut, which waits for nobody who is told of the run."""
+        async with anyio.create_task_group() as telling:
+            self._watched.start(telling)
+            await self._work()
+            await self._last_cut()
+            if self._interrupted == "aborted":
+                telling.cancel_scope.cancel()
+            self._watched.rest(telling)
+
     async def _work(self) -> None:
         """Run the actors until all have ended, or one of them failed."""
         assert self._assembly is not None
@@ -298,7 +307,6 @@ class Supervisor:
         with self._scope:
             async with anyio.create_task_group() as around:
                 around.start_soon(self._watch)
-                self._watched.start(around)
                 if self._checkpointer is not None:
                     around.start_soon(self._guard, "the checkpoint", self._checkpointer.run)
                 async with anyio.create_task_group() as group:

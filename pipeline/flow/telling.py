@@ -14,18 +14,19 @@ from pipeline.watch.alerts import Alarms, Alert, Seen
 from pipeline.watch.events import Events
 from pipeline.watch.exposition import CONTENT_TYPE, Metric, expose
 
-__all__ = ("AlertTeller", "MetricsPusher")
+__all__ = ("ENDING", "AlertTeller", "MetricsPusher")
 
 _WAITING = 100
 """Alerts that wait for a slow receiver; of more the oldest are dropped, and that is said."""
-_ENDING = 5.0
-"""Seconds that the end of a run waits for receivers, at most."""
+ENDING = 5.0
+"""Seconds that the end of a run waits for what is on its way, and then again for what is left to tell, at most."""
 
 
 class AlertTeller:
     """Looks at a run, logs each alert, and hands it to whom the config names.
 
-    ``look`` may be called in any turn and does not wait; ``run`` is the task that hands over, one alert at a time.
+    ``look`` may be called in any turn and does not wait; ``run`` is the task that hands over, one alert at a time. An
+    alert whose handing-over was cut short is not told again: it may well have arrived.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class AlertTeller:
         self._news = anyio.Event()
         self._failing: set[int] = set()
         self._dropped = 0
+        self._on_its_way = 0
+        self._resting = False
 
     @property
     def up(self) -> list[str]:
@@ -63,18 +66,25 @@ class AlertTeller:
             self._tell(alert)
 
     async def run(self) -> None:
-        """Hand over what there is to tell, until cancelled."""
-        while True:
+        """Hand over what there is to tell, until told to rest."""
+        while not self._resting:
             await self._news.wait()
             self._news = anyio.Event()
             await self._hand_over()
 
+    def rest(self) -> None:
+        """Begin to hand over nothing more: what is on its way arrives, and ``run`` returns."""
+        self._resting = True
+        self._news.set()
+
     async def finish(self) -> None:
         """Hand over what is left, for a few seconds at most."""
-        with anyio.move_on_after(_ENDING):
+        self._resting = False
+        with anyio.move_on_after(ENDING):
             await self._hand_over()
-        if self._waiting:
-            self._warn(f"{len(self._waiting)} alerts could not be handed over before the end of the run")
+        left = len(self._waiting) + self._on_its_way
+        if left:
+            self._warn(f"{left} alerts could not be handed over before the end of the run")
 
     def _tell(self, alert: Alert) -> None:
         fields = {"state": alert.state, "rule": alert.rule, "text": alert.text, "seconds": round(alert.seconds, 3)}
@@ -88,15 +98,14 @@ class AlertTeller:
         self._news.set()
 
     async def _hand_over(self) -> None:
-        while self._waiting:
-            told = self._waiting[0]
+        while self._waiting and not self._resting:
+            told = self._waiting.popleft()
             text = self._mask(json.dumps(told, default=str))
+            self._on_its_way += 1
             async with anyio.create_task_group() as group:
                 for place, receiver in enumerate(self._to):
                     group.start_soon(self._hand_to, place, receiver, text.encode(), told)
-            # It may have been dropped meanwhile.
-            if self._waiting and self._waiting[0] is told:
-                self._waiting.popleft()
+            self._on_its_way -= 1
         if self._dropped:
             self._warn(f"{self._dropped} alerts were dropped, because who is told is slow")
             self._dropped = 0
@@ -132,19 +141,25 @@ class MetricsPusher:
         self._measure = measure
         self._mask = mask
         self._failing = False
+        self._scope = anyio.CancelScope()
 
     async def run(self) -> None:
-        """Push until cancelled. A push that takes longer than the interval is not overtaken by the next."""
-        while True:
-            await self._clock.sleep(self._every)
-            await self._push()
+        """Push until told to rest. A push that takes longer than the interval is not overtaken by the next."""
+        with self._scope:
+            while True:
+                await self._clock.sleep(self._every)
+                await self._push()
+
+    def rest(self) -> None:
+        """Push no more, nor go on with a push: the one at the end says more."""
+        self._scope.cancel()
 
     async def finish(self) -> None:
         """Push the end of the run, for a few seconds at most."""
-        with anyio.move_on_after(_ENDING) as scope:
+        with anyio.move_on_after(ENDING) as scope:
             await self._push()
         if scope.cancelled_caught:
-            self._warn(f"no answer within {_ENDING:g}s")
+            self._warn(f"no answer within {ENDING:g}s")
 
     async def _push(self) -> None:
         problem = await self._to.tell(expose(self._measure()).encode(), CONTENT_TYPE)

@@ -8,7 +8,7 @@ from anyio.abc import TaskGroup
 
 from pipeline.clock import Clock
 from pipeline.flow.assembly import Assembly
-from pipeline.flow.telling import AlertTeller, MetricsPusher
+from pipeline.flow.telling import ENDING, AlertTeller, MetricsPusher
 from pipeline.flow.whereabouts import whereabouts
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
@@ -68,10 +68,17 @@ class Watch:
             self._teller.begin(lineage=run.lineage, run=run.number, metadata=run.metadata)
 
     def start(self, group: TaskGroup) -> None:
-        """Start the tasks that tell others; they end when they are cancelled."""
+        """Start the tasks that tell others, in a group of their own; `rest` ends them."""
         for each in (self._teller, self._pusher):
             if each is not None:
                 group.start_soon(each.run)
+
+    def rest(self, group: TaskGroup) -> None:
+        """End what `start` started, once what is on its way has arrived; a few seconds are given for that."""
+        for each in (self._teller, self._pusher):
+            if each is not None:
+                each.rest()
+        group.cancel_scope.deadline = anyio.current_time() + ENDING
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Take note of a log event: the breakers tell by these."""

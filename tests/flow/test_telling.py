@@ -218,3 +218,55 @@ async def test_a_checkpoint_that_can_not_be_taken_is_warned_of_once_and_shown(tm
     ]
     assert [each["text"] for each in heard.of("notice")] == ["checkpoints are taken again"]
     assert supervisor.status().postponed == ""
+
+
+async def test_an_alert_that_is_on_its_way_when_the_run_ends_is_told_once(tmp_path: Path) -> None:
+    def fails(record: int) -> int:
+        raise ValueError("no")
+
+    slow = "import sys, time; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); time.sleep(1)"
+    pipeline = (
+        Pipeline(
+            "failing",
+            on_failure="skip",
+            alerts={"failure_rate": 0.5, "command": [sys.executable, "-c", slow, str(tmp_path / "told")]},
+        )
+        | sources.Generate(count=60, rate=100)
+        | processors.Call(fails)
+        | sinks.Discard()
+    )
+    await pipeline.run()
+
+    told = [json.loads(line)["state"] for line in (tmp_path / "told").read_text().splitlines()]
+    assert told == ["raised", "ended"]
+
+
+async def test_an_alert_that_is_still_on_its_way_after_a_while_is_given_up_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("telling", "watching"):
+        monkeypatch.setattr(f"pipeline.flow.{each}.ENDING", 1.0)
+    heard = Heard()
+
+    def fails(record: int) -> int:
+        raise ValueError("no")
+
+    hangs = "import sys, time; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); time.sleep(60)"
+    pipeline = (
+        Pipeline(
+            "failing",
+            on_failure="skip",
+            alerts={"failure_rate": 0.5, "command": [sys.executable, "-c", hangs, str(tmp_path / "told")]},
+        )
+        | sources.Generate(count=60, rate=100)
+        | processors.Call(fails)
+        | sinks.Discard()
+    )
+    with anyio.fail_after(10):
+        await pipeline.run(subscribers=[heard])
+
+    told = [json.loads(line)["state"] for line in (tmp_path / "told").read_text().splitlines()]
+    assert told == ["raised", "ended"]
+    assert "2 alerts could not be handed over before the end of the run" in [
+        each["text"] for each in heard.of("warning")
+    ]
