@@ -49,10 +49,10 @@ class Halt(Exception):
 class Full(Halt):
     """A record failed and there is no room for its letter: the run ends with what came before it."""
 
-    def __init__(self, stage: str, kind: str, position: str, error: BaseException, bound: int) -> None:
+    def __init__(self, stage: str, kind: str, position: str, error: BaseException, bound: str) -> None:
         super().__init__(stage, kind, position, error)
         self.args = (
-            f"{self}; there is no room for its letter: dead letters are at their bound of {bound:,}; replay some "
+            f"{self}; there is no room for its letter: dead letters are at their bound of {bound}; replay some "
             "(pipeline dlq replay), take some out (pipeline dlq export, dlq purge), or raise the bound (dead_letter: "
             "max), and run again: it goes on from here",
         )
@@ -256,7 +256,7 @@ class Run:
             self._tell(stage, policy, position, origin, failure.error)
         letter = None
         if full:
-            bound = self.topology.config.letters().max
+            bound = f"{self.topology.config.letters().max:,}" + (" for this partition" if self.shared else "")
             return Full(stage, f"{planned.role} {planned.kind}", position, failure.error, bound)
         if policy == "stop":
             return Halt(stage, f"{planned.role} {planned.kind}", position, failure.error)

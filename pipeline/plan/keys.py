@@ -32,7 +32,12 @@ class DeadLetterConfig(Declared, kw_only=True):
         Sink | None, key("Sink that gets a copy of each letter when it is saved; in a config a kind, with `with:`.")
     ] = None
     max: Annotated[
-        int, Meta(ge=1), key("Letters kept at most; with one more the run stops, exit 1, and can be resumed.")
+        int,
+        Meta(ge=1),
+        key(
+            "Letters kept at most; with one more the run stops, exit 1, and can be resumed. Workers divide what room "
+            "is left: all together keep no more, and one partition that has used up its part stops the run earlier."
+        ),
     ] = 100_000
 
 

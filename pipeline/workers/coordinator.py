@@ -23,6 +23,7 @@ from pipeline.workers.child import Child
 from pipeline.workers.merging import Merging
 from pipeline.workers.patience import Patience
 from pipeline.workers.plan import shared_sinks
+from pipeline.workers.room import Room
 from pipeline.workers.slot import Slot, Work
 from pipeline.workers.tally import Tally
 from pipeline.workers.words import Assign, Drain, Ended, Progress, Rates, Said, Setup
@@ -63,6 +64,7 @@ class Coordinator:
         self._merging: Merging | None = None
         self._writing: Writing | None = None
         self._setup: Setup
+        self._room: Room
         self._pending: deque[int] = deque()
         self._finished: deque[int] = deque()
         self._news = asyncio.Event()
@@ -180,7 +182,6 @@ class Coordinator:
         await state.begin()
         await books.divide()
         await books.clear_leftovers(merging.merged)
-        self._letters = await state.count_letters()
         self._started = self._clock.now()
         self._recorder.begin(self._clock.wall())
         self._pending.extend(books.pending())
@@ -196,6 +197,8 @@ class Coordinator:
         )
         for number in self._pending:
             await books.take_letters(number)
+        self._letters = await state.count_letters()
+        self._room = Room(topology.config.letters().max, self._letters)
         if shared_sinks(topology):
             self._writing = Writing(self._setup, self._hear, lambda: books.total().settled)
             await self._writing.open(stack)
@@ -315,6 +318,7 @@ class Coordinator:
             state=str(self._books.state_of(number)),
             rates=1 / max(len(self._slots), 1),
             memory=self._topology.memory_bound // self._topology.config.workers,
+            letters=self._room.part(number, len(self._slots)),
             socket=self._writing.socket if self._writing is not None else "",
         )
 
@@ -324,6 +328,7 @@ class Coordinator:
         if report is not None:
             self._books.count(number, ended.total)
             self._tally.end(number, report.stages, report.seconds)
+            self._room.end(number, report.dead_letters)
             self._collected += report.errors
             self._notes += [note for note in report.notes if note not in self._notes]
         if report is not None and ended.code == Exit.DONE:

@@ -20,6 +20,7 @@ def partition_topology(
     lineage: str,
     state: str,
     memory: int,
+    letters: int,
     through_writer: Callable[[PlannedStage], Sink],
 ) -> Topology:
     """Return the plan of a partition; ``through_writer`` gives what stands for a sink that only the writer opens."""
@@ -33,7 +34,8 @@ def partition_topology(
         stages[planned.name] = replace(planned, spec=made)
     saved = topology.config.saved()
     checkpoint = CheckpointConfig(path=state, interval=saved.interval, max_unsettled=saved.max_unsettled)
-    config = structs.replace(topology.config, checkpoint=checkpoint, memory=memory, workers=1)
+    dead_letter = structs.replace(topology.config.letters(), max=letters)
+    config = structs.replace(topology.config, checkpoint=checkpoint, memory=memory, workers=1, dead_letter=dead_letter)
     return Topology(topology.name, config, stages)
 
 

@@ -50,13 +50,18 @@ class Setup(Struct, tag=True, kw_only=True):
 
 
 class Assign(Struct, tag=True, kw_only=True):
-    """Run a partition. ``rates`` is the part of every rate that is the worker's, ``memory`` its bytes."""
+    """Run a partition.
+
+    ``rates`` is the part of every rate that is the worker's, ``memory`` its bytes, ``letters`` how many dead letters
+    the partition may hold.
+    """
 
     number: int
     what: Any
     state: str
     rates: float
     memory: int
+    letters: int
     socket: str = ""
 
 

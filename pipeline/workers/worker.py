@@ -141,7 +141,9 @@ class Worker:
             return through(planned.spec.for_partition(assigned.number, lineage, False), link)
 
         state = str(Path(assigned.state))
-        return partition_topology(self._topology, assigned.number, lineage, state, assigned.memory, through_writer)
+        return partition_topology(
+            self._topology, assigned.number, lineage, state, assigned.memory, assigned.letters, through_writer
+        )
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> None:
         if name not in _UNTOLD:

@@ -63,6 +63,12 @@ def table(folder: Path) -> list[Any]:
         return sorted(connection.execute("SELECT n, odd FROM t"))
 
 
+def letters(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "state.db")) as connection:
+        count: int = connection.execute("SELECT count(*) FROM letters").fetchone()[0]
+        return count
+
+
 def test_the_merged_output_is_that_of_one_process_and_nothing_else_is_left(tmp_path: Path) -> None:
     one, several = tmp_path / "one", tmp_path / "several"
     for folder, options in ((one, ()), (several, ("--workers", "2"))):
@@ -173,3 +179,19 @@ def test_partitions_that_are_not_merged_leave_numbered_files(tmp_path: Path) -> 
     assert made == ["out-p0000.csv", "out-p0001.csv", "out-p0002.csv"]
     lines = [line for name in made for line in (tmp_path / name).read_text().splitlines()[1:]]
     assert [int(line.split(",")[0]) for line in lines] == [n for n in range(3000) if n % 100 != 7]
+
+
+def test_the_bound_of_dead_letters_is_that_of_the_pipeline_and_not_of_each_partition(tmp_path: Path) -> None:
+    bounded = CONFIG.replace("partition:", "dead_letter: {max: 12}\npartition:")
+    prepare(tmp_path, config=bounded)
+    for _ in range(2):
+        code, said = run(tmp_path, "--workers", "2")
+        assert code == 1, said
+        assert "no room for its letter: dead letters are at their bound of " in said
+        assert "for this partition" in said
+        assert 0 < letters(tmp_path) <= 12
+    (tmp_path / "c.yaml").write_text(bounded.replace("max: 12", "max: 1000"))
+    code, said = run(tmp_path, "--workers", "2")
+    assert code == 0, said
+    assert "all runs: read 3,000 = written 2,970" in said
+    assert letters(tmp_path) == 30
