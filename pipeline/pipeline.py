@@ -2,16 +2,14 @@
 
 import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Never, cast
+
+from msgspec import Struct
 
 from pipeline.chain import Chain
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, StateError
-from pipeline.flow.entries import Replay
-from pipeline.flow.replaying import Replaying
 from pipeline.flow.supervisor import Options, Supervisor, failure_of
 from pipeline.flow.witness import Witness
 from pipeline.keywords import refuse_arguments
@@ -30,13 +28,14 @@ from pipeline.watch.events import Events, Subscriber
 from pipeline.watch.report import Report
 
 if TYPE_CHECKING:
+    from pipeline.flow.entries import Replay
+    from pipeline.flow.replaying import Replaying
     from pipeline.service.service import Service
 
 __all__ = ("Pipeline",)
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(Struct, frozen=True):
     """A stage and the places of those it reads from."""
 
     spec: Stage
@@ -278,6 +277,8 @@ class Pipeline:
         :raises PipelineError: when it ends badly; its ``report`` and ``exit_code`` say how.
         """
         wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
+        from pipeline.flow.entries import Replay
+
         replay = Replay(wanted, enter_at, corrected, force=force)
         report = await self.replaying(replay, subscribers=subscribers).run()
         failure = failure_of(report)
@@ -286,9 +287,11 @@ class Pipeline:
         return report
 
     def replaying(
-        self, replay: Replay, *, clock: Clock | None = None, subscribers: Iterable[Subscriber] = ()
-    ) -> Replaying:
+        self, replay: "Replay", *, clock: Clock | None = None, subscribers: Iterable[Subscriber] = ()
+    ) -> "Replaying":
         """Return what makes one replay, for whoever wants to watch and drain it."""
+        from pipeline.flow.replaying import Replaying
+
         return Replaying(self.topology(), replay, clock=clock, events=Events(tuple(subscribers)))
 
     async def dead_letters(
@@ -422,6 +425,8 @@ def kind_of(spec: Stage) -> str:
 
 def _adapted(link: Any) -> Stage | None:
     """Ask the installed adapters for a stage that does what an object of another library does."""
+    from importlib.metadata import entry_points  # slow, and only who joins such objects needs it
+
     for point in entry_points(group="pipeline.adapters"):
         adapt: Callable[[Any], Stage | None] = point.load()
         stage = adapt(link)

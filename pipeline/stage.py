@@ -6,13 +6,12 @@ recipe: it never changes and can be opened any number of times.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct, field
 
 from pipeline.batch import Batch, Failed, Many, Origin
 from pipeline.chain import Chain
@@ -509,8 +508,7 @@ class KeyedState(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class StageContext:
+class StageContext(Struct):
     """What the engine tells a stage when it opens it."""
 
     name: str
@@ -526,7 +524,6 @@ class StageContext:
     """Says a sentence to whoever watches the run."""
 
 
-@dataclass(slots=True)
 class SourceContext(StageContext):
     """What the engine tells a source when it opens it."""
 
@@ -538,8 +535,7 @@ class SourceContext(StageContext):
     """What of the source is to be read, as `Partition.what` says it; None for all of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedFile:
+class NamedFile(Struct, frozen=True):
     """A file that a sink made, named in the state before its first byte. ``identity`` is up to the sink (JSON-able)."""
 
     path: str
@@ -547,7 +543,6 @@ class NamedFile:
     lineage: str = ""
 
 
-@dataclass(slots=True)
 class SinkContext(StageContext):
     """What the engine tells a sink when it opens it."""
 
@@ -581,8 +576,7 @@ class Position(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class FunctionContext:
+class FunctionContext(Struct):
     """What a user's function is told about a record, when it has a parameter named ``context``."""
 
     origin: Origin
@@ -636,8 +630,7 @@ class Chunk:
         self.numbered = numbered
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far a source has come, in ``unit`` ("bytes", "records"); ``total`` is None when nobody knows."""
 
     done: int
@@ -739,17 +732,15 @@ class Feed(Reader):
 # --- a processor while it runs ----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Work:
+class Work(Struct, kw_only=True):
     """The work of a processor for one run: one of `Each`, `EachAsync`, `Whole`, `Streamed`."""
 
-    close: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
+    close: Callable[[], Awaitable[None]] | None = None
     """Lets go of everything; called once."""
-    resize: Callable[[int], None] | None = field(default=None, kw_only=True)
+    resize: Callable[[int], None] | None = None
     """Takes note of another ``concurrency``, where the work has places of its own."""
 
 
-@dataclass(slots=True)
 class Each(Work):
     """A synchronous function that takes one record, at about the cost of a call.
 
@@ -769,7 +760,6 @@ class Each(Work):
     loop: Callable[[Iterable[Any], Callable[[Any], None]], None] | None = None
 
 
-@dataclass(slots=True)
 class EachAsync(Work):
     """An asynchronous function that takes one record and returns a record, None, `Many` or `Failed`."""
 
@@ -777,7 +767,6 @@ class EachAsync(Work):
     context: bool = False
 
 
-@dataclass(slots=True)
 class Whole(Work):
     """A function that takes the list of a batch's records and returns a list of as many results, in order.
 
@@ -792,7 +781,6 @@ class Whole(Work):
     keys: bool = False
 
 
-@dataclass(slots=True)
 class Streamed(Work):
     """A function from an async iterator of records to an async iterator of results, pulled in lock-step.
 

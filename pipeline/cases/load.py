@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, cast
 
+from msgspec import structs
+
 from pipeline.batch import Failed
 from pipeline.cases.declared import Case, CaseFile, Rule
 from pipeline.errors import ConfigError, Problem
@@ -120,7 +122,7 @@ class _Loading:
             return []
         top = cast("dict[str, Any]", data)
         # The cases are checked one by one, so that each can be named in what is wrong with it.
-        keys = [replace(each, annotation=list[Any]) for each in keys_of(CaseFile)]
+        keys = [structs.replace(each, annotation=list[Any]) for each in keys_of(CaseFile)]
         found = check_keys(top, keys, (), self._report).get("cases", [])
         if found == [] and top.get("cases") == []:
             self._report(("cases",), "expected at least one case")

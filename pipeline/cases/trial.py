@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,9 @@ class _Trial:
 
     def _plan(self, folder: Path) -> Topology:
         topology = self._ready.loaded.topology
-        stages = [replace(stage, spec=self._spec(stage), outputs=()) for stage in topology.stages.values()]
+        stages = [
+            msgspec.structs.replace(stage, spec=self._spec(stage), outputs=()) for stage in topology.stages.values()
+        ]
         return assemble(topology.name, self._config(topology, folder), stages)
 
     def _config(self, topology: Topology, folder: Path) -> PipelineConfig:

@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pipeline.cli.say import number, span
 from pipeline.watch.report import Account, SourceStatus, StageStatus, Status
@@ -14,8 +15,7 @@ _WINDOW = 10.0
 """Seconds over which a rate is taken: long enough to be steady, short enough to follow a change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """What is known of a run at one moment. Records of this run; None where nobody can know.
 
     ``failed`` are dead letters, collected and skipped ones; ``processed`` the others that ended. ``share`` is between

@@ -8,21 +8,18 @@ import signal
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from msgspec import Struct
 
 from pipeline.cli.config import ConfigFile, refuse_config
 from pipeline.cli.ending import ending_fields, ending_lines, replay_lines
 from pipeline.cli.forced import end_anyway, end_no_more
 from pipeline.cli.progress import Meter
-from pipeline.cli.reported import check_report, write_report
 from pipeline.cli.signals import Signals, Stopped
 from pipeline.cli.views import Lines, Logged, Screen, View
 from pipeline.errors import ConfigError, Exit, PipelineError
-from pipeline.flow.entries import Replay
-from pipeline.flow.replaying import Replaying
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline
 from pipeline.plan.load import Loaded
@@ -34,6 +31,7 @@ from pipeline.watch.report import Report
 from pipeline.workers.books import is_divided
 
 if TYPE_CHECKING:
+    from pipeline.flow.entries import Replay
     from pipeline.workers.coordinator import Coordinator
 
 __all__ = ("Request", "execute", "exit_code")
@@ -47,8 +45,7 @@ _PATIENCE = 1.0
 """Seconds after the second signal, or the drain's deadline, in which a run ends by itself, if it can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What was asked for on the command line."""
 
     config: ConfigFile
@@ -61,7 +58,7 @@ class Request:
     log_level: str = "info"
     fail_on_dlq: bool = False
     report: str | None = None
-    replay: Replay | None = None
+    replay: "Replay | None" = None
     """What is to be replayed, where this is no run of the pipeline's sources."""
 
 
@@ -74,6 +71,8 @@ def execute(request: Request, signals: Signals) -> int:
     loaded = request.config.load()
     _refuse_inlets(request, loaded)
     if request.report is not None:
+        from pipeline.cli.reported import check_report
+
         check_report(request.report)
         refuse_config(request.config.path, request.report, "--report")
     view = _view(request, loaded)
@@ -216,7 +215,10 @@ class _Running:
 
     def _lines(self, report: Report, code: int, saved: bool) -> Iterator[str]:
         config, limit = self._request.config, self._request.limit
-        if isinstance(self._supervisor, Replaying):
+        if self._request.replay is not None:
+            from pipeline.flow.replaying import Replaying
+
+            assert isinstance(self._supervisor, Replaying)
             return replay_lines(report, len(self._supervisor.entries.left), self._topology, config)
         return ending_lines(report, self._topology, config, code, saved=saved, limit=limit)
 
@@ -225,6 +227,8 @@ class _Running:
         path = self._request.report
         if path is None:
             return code
+        from pipeline.cli.reported import write_report
+
         problem = write_report(path, report, self._supervisor.history(), self._mask)
         self._view.say(problem or f"report: {path}")
         return Exit.STORAGE if problem and code == Exit.DONE else code

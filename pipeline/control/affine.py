@@ -7,8 +7,7 @@ time, and with a test of whether the sizes seen differ enough to tell the two co
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Iterable, Sequence
 
 __all__ = ("AffineModel",)
 
@@ -65,7 +64,7 @@ class AffineModel:
         """Drop all but the last `keep` samples, scale both costs to what those say, and return by how much."""
         while len(self._samples) > keep:
             self._samples.popleft()
-        factor = median(seconds / self.predict(size) for size, seconds in self._samples)
+        factor = _median(seconds / self.predict(size) for size, seconds in self._samples)
         self._scale(factor)
         return factor
 
@@ -96,7 +95,7 @@ class AffineModel:
 
 def _centre(ratios: Sequence[float]) -> float:
     """Return the mean of ratios without their tails, or their median where there were too few to have tails."""
-    return sum(ratios) / len(ratios) if len(ratios) > _FEW else median(ratios)
+    return sum(ratios) / len(ratios) if len(ratios) > _FEW else _median(ratios)
 
 
 def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | None:
@@ -129,3 +128,10 @@ def _line(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float] | Non
     squares = sum((ratio - fixed * x - per_record * y) ** 2 for ratio, x, y in scaled)
     error = math.sqrt((squares + imagined) / (count * spread))
     return (fixed, per_record) if error <= _SLOPE_ERROR else None
+
+
+def _median(values: Iterable[float]) -> float:
+    # Python's own is in a module that takes fractions and decimals along, and every run would wait for them.
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -14,8 +14,9 @@ A law knows no time but what it is handed, so it is tested without a clock.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 __all__ = ("Change", "Law", "Observation", "permits_for")
 
@@ -23,8 +24,7 @@ __all__ = ("Change", "Law", "Observation", "permits_for")
 _TOLERANCE = 1.1
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """One batch that went through the sinks at its first attempt.
 
     `size` is its number of records as dispatched, `service` the seconds from its dispatch to its end, `wait` the
@@ -41,8 +41,7 @@ class Observation:
     queued: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A new limit and, in one word, why.
 
     `first` (the first batch was timed), `growth` (as far as sizes already tried allow), `fit` (the estimate was

@@ -1,13 +1,13 @@
 """When a failed attempt is made again: exponential waits with full jitter."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ("Retries",)
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
+class Retries(Struct, frozen=True):
     """The retry policy of a stage. ``random`` gives numbers in [0, 1).
 
     Full jitter (a wait drawn evenly from zero to the exponential bound) spreads callers that failed together; it is

@@ -10,7 +10,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, NoReturn, cast
 
 from pipeline.expression.library import FUNCTIONS, MANY, MAX_BITS, METHODS, OPERATIONS, Known
@@ -274,6 +273,8 @@ class Code:
         self, tree: ast.Call, values: list[ast.expr], table: Mapping[str, Known], kind: str, name: str
     ) -> ast.expr:
         if name not in table:
+            from difflib import get_close_matches  # only a mistake needs it
+
             near = get_close_matches(name, table, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(table)}"
             self._text.refuse(f"unknown {kind} '{name}'; {hint}", tree.func)

@@ -1,11 +1,13 @@
 """Opens the stages of a topology where the last checkpoint left them, and makes their actors."""
 
-import secrets
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from pipeline.cause import cause_of
 from pipeline.clock import Clock
@@ -37,8 +39,7 @@ Reading = SourceActor | LettersActor
 """What feeds a run: the pipeline's own source, or its dead letters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """What a worker runs of a pipeline: a partition of its source, and of every rate only a part.
 
     ``partition`` is what `Partition.what` says, ``rates`` the part of 1.
@@ -48,8 +49,7 @@ class Share:
     rates: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """How one run is made; the arguments of `Pipeline.run`. ``share`` is a worker's."""
 
     fresh: bool = False
@@ -129,7 +129,7 @@ async def assemble(
         raise StateError(
             f"{path}: workers began this, in partitions; `pipeline run` goes on, or begin anew with --fresh"
         )
-    lineage, number = (state.lineage, state.run) if state is not None else (secrets.token_hex(8), 1)
+    lineage, number = (state.lineage, state.run) if state is not None else (os.urandom(8).hex(), 1)
     run = Run(topology, clock, events, lineage=lineage, number=number)
     run.has_state = state is not None
     if options.share is not None:

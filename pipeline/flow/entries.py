@@ -1,8 +1,9 @@
 """Which dead letters are replayed, where each goes in, and why others are left where they are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from pipeline.errors import ConfigError
 from pipeline.nearest import did_you_mean
@@ -15,8 +16,7 @@ MAX_REPLAYS = 10
 """A letter that came back so often is not helped by one more time: a replay that is started by a clock must end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """What is to be replayed.
 
     ``enter_at`` is the stage where all letters go in, in the place of those where they failed. ``corrected`` has
@@ -31,8 +31,7 @@ class Replay:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entries:
+class Entries(Struct, frozen=True):
     """What a replay comes to: the place where each letter goes in, by its id, and why others stay."""
 
     places: dict[int, str] = field(default_factory=dict[int, str])

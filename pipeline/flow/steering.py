@@ -1,7 +1,6 @@
 """Changes to a run on its way: what its feeds hand out, how many batches a stage works on, how long one may take."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import ceil
 
 import msgspec
@@ -83,7 +82,8 @@ class Steering:
         topology = self._assembly.run.topology
         resized = msgspec.structs.replace(planned.spec, concurrency=concurrency)
         stages = [
-            replace(each, spec=resized if each.name == planned.name else each.spec) for each in topology.stages.values()
+            msgspec.structs.replace(each, spec=resized if each.name == planned.name else each.spec)
+            for each in topology.stages.values()
         ]
         build_topology(topology.name, topology.config, stages)
 

@@ -1,14 +1,12 @@
 """What is kept of a run for those who watch it: the last hour, breakers, alerts and metrics."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from pipeline.clock import Clock
 from pipeline.flow.assembly import Assembly
-from pipeline.flow.telling import ENDING, AlertTeller, MetricsPusher
 from pipeline.flow.whereabouts import whereabouts
 from pipeline.plan.topology import Topology
 from pipeline.settle.checkpointer import Checkpointer
@@ -18,6 +16,11 @@ from pipeline.watch.exposition import Metric
 from pipeline.watch.measures import measures
 from pipeline.watch.report import Status
 from pipeline.watch.window import Counted, Lately, Window
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pipeline.flow.telling import AlertTeller, MetricsPusher
 
 __all__ = ("Watch",)
 
@@ -33,7 +36,6 @@ class Watch:
         seconds: Callable[[], float],
         status: Callable[[], Status],
     ) -> None:
-        config = topology.config
         self._topology = topology
         self._events = events
         self._seconds = seconds
@@ -43,12 +45,21 @@ class Watch:
         self._window = Window()
         self._open_since: dict[str, float] = {}
         self._was_postponed = False
-        self._teller: AlertTeller | None = None
-        self._pusher: MetricsPusher | None = None
+        self._teller, self._pusher = self._tellers(clock)
+
+    def _tellers(self, clock: Clock) -> "tuple[AlertTeller | None, MetricsPusher | None]":
+        config, mask = self._topology.config, self._topology.mask
+        if config.alerts is None and config.metrics is None:
+            return None, None
+        # It takes along what speaks to the network and to programs, for the few who want to be told.
+        from pipeline.flow.telling import AlertTeller, MetricsPusher
+
+        teller = pusher = None
         if config.alerts is not None:
-            self._teller = AlertTeller(config.alerts, topology.name, clock, events, topology.mask)
+            teller = AlertTeller(config.alerts, self._topology.name, clock, self._events, mask)
         if config.metrics is not None:
-            self._pusher = MetricsPusher(config.metrics, clock, events, self.measures, topology.mask)
+            pusher = MetricsPusher(config.metrics, clock, self._events, self.measures, mask)
+        return teller, pusher
 
     @property
     def alerts(self) -> list[str]:
@@ -67,17 +78,21 @@ class Watch:
             run = assembly.run
             self._teller.begin(lineage=run.lineage, run=run.number, metadata=run.metadata)
 
-    def start(self, group: TaskGroup) -> None:
+    def start(self, group: "TaskGroup") -> None:
         """Start the tasks that tell others, in a group of their own; `rest` ends them."""
         for each in (self._teller, self._pusher):
             if each is not None:
                 group.start_soon(each.run)
 
-    def rest(self, group: TaskGroup) -> None:
+    def rest(self, group: "TaskGroup") -> None:
         """End what `start` started, once what is on its way has arrived; a few seconds are given for that."""
-        for each in (self._teller, self._pusher):
-            if each is not None:
-                each.rest()
+        tellers = [each for each in (self._teller, self._pusher) if each is not None]
+        if not tellers:
+            return
+        from pipeline.flow.telling import ENDING
+
+        for each in tellers:
+            each.rest()
         group.cancel_scope.deadline = anyio.current_time() + ENDING
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:

@@ -1,16 +1,16 @@
 """Addresses that are posted to: checked when a config is loaded, and shown without what may be a secret in them."""
 
-import base64
-from dataclasses import dataclass
+from binascii import b2a_base64
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 __all__ = ("Address", "parse_url")
 
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where to post to. ``authorization`` is the value of that header, made of the user and password of the URL."""
 
     host: str
@@ -47,6 +47,6 @@ def parse_url(text: str) -> Address:
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        authorization = f"Basic {b2a_base64(pair.encode(), newline=False).decode()}"
     target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     return Address(host, port or _PORTS[parts.scheme], parts.scheme == "https", target, authorization)

@@ -1,8 +1,9 @@
 """What is checked of a plan as a whole, and of declarations made in Python; and how a problem is said."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from pipeline.plan.code import check_expressions
 from pipeline.plan.document import Path
@@ -90,8 +91,7 @@ def stage_text(stage: str | None, path: Path, text: str) -> str:
     return f"{stage}: {named}" if stage else named
 
 
-@dataclass(frozen=True, slots=True)
-class _Saying:
+class _Saying(Struct, frozen=True):
     """Reports the problems of one stage, and keeps what it said."""
 
     stage: str | None

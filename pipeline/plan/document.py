@@ -6,10 +6,10 @@ keeps the last of two equal keys, and reads scalars by the rules of YAML 1.1.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import yaml
+from msgspec import Struct, field, structs
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.plan.characters import LINE, CharacterError, decode, end_of, shield, unshield
@@ -37,8 +37,7 @@ class Mark(NamedTuple):
         return Problem(self.file, self.line, self.column, text)
 
 
-@dataclass(slots=True)
-class Node:
+class Node(Struct):
     """A value of the document: a scalar, a list of nodes, or a mapping to entries.
 
     ``style`` is the scalar's quote, ``raw`` its text as written (for the place of one of its characters), ``secrets``
@@ -91,10 +90,10 @@ class Node:
     def copy(self) -> "Node":
         """Return a copy that shares nothing that changes."""
         if isinstance(self.value, list):
-            return replace(self, value=[node.copy() for node in self.nodes])
+            return structs.replace(self, value=[node.copy() for node in self.nodes])
         if isinstance(self.value, dict):
-            return replace(self, value={name: Entry(e.mark, e.node.copy()) for name, e in self.entries.items()})
-        return replace(self)
+            return structs.replace(self, value={name: Entry(e.mark, e.node.copy()) for name, e in self.entries.items()})
+        return structs.replace(self)
 
 
 class Entry(NamedTuple):
@@ -104,8 +103,7 @@ class Entry(NamedTuple):
     node: Node
 
 
-@dataclass(slots=True)
-class Document:
+class Document(Struct):
     """A parsed file. ``root`` is None when the text isn't YAML; ``problems`` are its mistakes as YAML."""
 
     file: str
@@ -178,8 +176,7 @@ def parse(content: bytes | str, file: str, mark: Mark | None = None) -> Document
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A list or mapping whose end has not come yet; ``key`` is the key that waits for its value."""
 
     node: Node
@@ -268,7 +265,7 @@ class _Composer:
         if target is None:
             raise ConfigError(self._at(event).problem(f"alias '*{name}' stands for what it is itself a part of"))
         self._count(event, target.size, target.height)
-        return replace(target.copy(), mark=self._at(event), raw="")
+        return structs.replace(target.copy(), mark=self._at(event), raw="")
 
     def _close(self, node: Node, anchor: str | None) -> None:
         if anchor:

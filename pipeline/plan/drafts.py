@@ -1,8 +1,9 @@
 """Stages as a config lists them: role and kind, keys in their two places, names, and who reads from whom."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
+
+from msgspec import Struct, field
 
 from pipeline.nearest import did_you_mean
 from pipeline.plan.code import check_expressions, resolve_functions
@@ -20,8 +21,7 @@ from pipeline.stage import Processor, Stage
 __all__ = ("Draft", "Drafting")
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """A stage that is being read. ``role`` is empty while nobody knows it; ``spec`` is None when it has problems."""
 
     index: int

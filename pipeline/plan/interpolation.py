@@ -3,10 +3,9 @@
 Put in after parsing and never parsed again: a value can't add keys, whatever is in it.
 """
 
-import base64
-import json
 import os
 import re
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path as FilePath
 from urllib.parse import unquote
@@ -38,6 +37,8 @@ class Secrets:
 
     def add(self, value: str) -> None:
         """Remember a value, its lines, the password in it, and the ways in which errors and JSON write each."""
+        import json  # only a config with references needs it
+
         for text in (value, *value.splitlines(), *_passwords(value)):
             self._values |= {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
 
@@ -82,7 +83,7 @@ def _passwords(value: str) -> Iterator[str]:
     for match in _USERINFO.finditer(value):
         user, password = match[1], match[2]
         yield from {password, unquote(password)}
-        yield base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        yield b2a_base64(f"{unquote(user)}:{unquote(password)}".encode(), newline=False).decode()
 
 
 class _RefusedError(Exception):

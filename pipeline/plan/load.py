@@ -3,9 +3,10 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, cast
+
+from msgspec import Struct
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.nearest import did_you_mean
@@ -28,8 +29,7 @@ from pipeline.plan.values import build, check_keys
 __all__ = ("Loaded", "load", "load_text")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """What a config file says. ``document`` has the place of everything, ``secrets`` what must never be shown."""
 
     config: PipelineConfig

@@ -1,6 +1,7 @@
 """From a kind to the class that declares it, and from ``module:name`` to the object: checked before the import.
 
-Kinds are entry points; only those that are named are loaded. Python's own way to import runs whatever stands in a
+Kinds are entry points; only those that are named are loaded, and the packages that are installed are looked through
+only for a kind that is not built in. Python's own way to import runs whatever stands in a
 module, so a name in a config is imported only from where the user said that code may come from: the directory of the
 config, or the prefixes of ``--allow-code``.
 """
@@ -9,14 +10,17 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.nearest import did_you_mean
+from pipeline.plan.builtin import BUILT_IN
 from pipeline.plan.schema import ROLE_CLASSES
 from pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ("NotFoundError", "Registry")
 
@@ -63,6 +67,8 @@ class Registry:
             return _checked(self.imported(kind), role, kind)
         if self._given is not None and kind in self._given.get(role, {}):
             return self._given[role][kind]
+        if self._given is None and (place := BUILT_IN[role].get(kind)) is not None:
+            return _checked(_built_in(place, f"{role} '{kind}'"), role, kind)
         point = self._entry_points(role).get(kind) if self._given is None else None
         if point is None:
             raise NotFoundError(f"unknown {role} '{kind}'{self._elsewhere(role, kind)}")
@@ -122,8 +128,11 @@ class Registry:
         where = f"there is no {name.replace('.', '/')}.py beside the config, and " if self._directory else ""
         return f"module '{name}' may not be imported: {where}no --allow-code names it"
 
-    def _entry_points(self, role: str) -> dict[str, EntryPoint]:
+    def _entry_points(self, role: str) -> "dict[str, EntryPoint]":
         if role not in self._points:
+            # Slow to import, and slow to ask: it reads what every installed package says of itself.
+            from importlib.metadata import entry_points
+
             self._points[role] = {point.name: point for point in entry_points(group=f"pipeline.{role}s")}
         return self._points[role]
 
@@ -134,6 +143,11 @@ class Registry:
         if roles:
             return f"; '{kind}' is a {' and a '.join(roles)}"
         return f"; expected one of {', '.join(self.kinds(role)) or 'none, since no package that has any is installed'}"
+
+
+def _built_in(place: str, what: str) -> Any:
+    module, _, name = place.partition(":")
+    return _run(lambda: getattr(importlib.import_module(module), name), f"{what} of package 'pipeline' can't be loaded")
 
 
 def _checked(found: Any, role: str, kind: str) -> type[Stage]:

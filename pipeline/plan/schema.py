@@ -2,11 +2,10 @@
 
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
-from msgspec import NODEFAULT, Meta
+from msgspec import NODEFAULT, Meta, Struct
 
 from pipeline.stage import Batcher, Processor, Sink, Source, Stage
 
@@ -31,8 +30,7 @@ ROLE_CLASSES: Mapping[str, type[Stage]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key of a declaration. ``type`` is for people; ``default`` is what it is when left out, if not required."""
 
     name: str

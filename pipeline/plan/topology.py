@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 import msgspec
+from msgspec import Struct, structs
 
 from pipeline.errors import ConfigError
 from pipeline.plan.checks import check_declared, check_plan, stage_text, wires_of
@@ -25,8 +26,7 @@ __all__ = ("NOWHERE", "Memory", "PlannedStage", "Topology", "Veil", "assemble", 
 NOWHERE = Mark("")
 
 
-@dataclass(slots=True)
-class PlannedStage:
+class PlannedStage(Struct):
     """A stage in its place. ``mark`` is where a config declares it; ``hidden`` are its keys that hold secrets."""
 
     name: str
@@ -48,8 +48,7 @@ class PlannedStage:
         return isinstance(self.spec, Processor) and self.spec.stateful()
 
 
-@dataclass(frozen=True, slots=True)
-class Veil:
+class Veil(Struct, frozen=True):
     """What a config has that must not be shown: how it is hidden in a text, and which keys of the pipeline hold it.
 
     ``mask`` is None where there is nothing to hide.
@@ -59,8 +58,7 @@ class Veil:
     hidden: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """The bytes that a run may hold at worst, by what holds them; ``total`` is what ``memory:`` lets them come to."""
 
     parts: tuple[tuple[str, int], ...]
@@ -118,7 +116,7 @@ class Topology:
                 # The feed is an input as often as it enters: each of its outlets is closed by itself.
                 fed = sum(name in outputs for outputs in entries)
                 inputs = (*(each for each in stage.inputs if each in behind), *(feed.name,) * fed)
-                stages[name] = replace(stage, inputs=inputs)
+                stages[name] = structs.replace(stage, inputs=inputs)
         return Topology(self.name, self.config, stages, veil=self.veil, whole=self)
 
     def policy_of(self, name: str) -> str:

@@ -1,7 +1,8 @@
 """Who reads from whom: inputs by name or by place, cycles, and stages that nothing reads or that read nothing."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pipeline.nearest import did_you_mean
 from pipeline.plan.code import OTHERWISE
@@ -13,8 +14,7 @@ Say = Callable[[str | None, Path, str], None]
 """Takes a problem: the name of the stage (None for the pipeline), the key in it, the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(Struct, frozen=True):
     """A stage as far as wiring goes. ``role`` is empty where it isn't known; ``reads`` is what ``from:`` names."""
 
     name: str

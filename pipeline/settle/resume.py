@@ -1,11 +1,12 @@
 """Whether a run may go on from a state file, and from where it does."""
 
-import secrets
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from pipeline.errors import StateError
 from pipeline.settle import changes, history, named, partitions
@@ -33,8 +34,7 @@ class Begun(NamedTuple):
     """Stages that aren't what they were, by name: their points are gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
+class Beginning(Struct, frozen=True):
     """What a run wants of the state file that it opens; ``at`` is in seconds since 1970.
 
     ``lineage`` is what a new one will be called, so that a beginning that is only tried and one that counts agree.
@@ -46,7 +46,7 @@ class Beginning:
     fresh: bool
     accept_changes: bool
     at: float
-    lineage: str = field(default_factory=lambda: secrets.token_hex(8))
+    lineage: str = field(default_factory=lambda: os.urandom(8).hex())
 
     def check(self, connection: sqlite3.Connection, path: Path) -> None:
         """Refuse a file of another pipeline, of other stages, or whose current cut can't be read. Only reads.

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -59,7 +58,7 @@ def create(path: Path, pipeline: str) -> None:
     """
     for left in path.parent.glob(f".{path.name}.*.new"):
         left.unlink()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         # SQLite gives -wal and -shm the mode of the file, whatever the umask.

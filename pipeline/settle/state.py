@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,7 +70,7 @@ class StateFile(Readings):
         if self._beginning is None or sink not in self._others:
             return found
         former = named.former(self.lineage, self.run)
-        return [replace(file, lineage=former) if file.lineage == self.lineage else file for file in found]
+        return [structs.replace(file, lineage=former) if file.lineage == self.lineage else file for file in found]
 
     async def save(self, cut: Cut) -> None:
         """Save a cut, which becomes the current one.

@@ -93,7 +93,9 @@ class Faults:
         """Return the plan with all faults in it."""
         topology = loaded.topology
         config = self._config(topology)
-        stages = [replace(stage, spec=self._spec(stage), outputs=()) for stage in topology.stages.values()]
+        stages = [
+            msgspec.structs.replace(stage, spec=self._spec(stage), outputs=()) for stage in topology.stages.values()
+        ]
         self._topology = topology
         return replace(
             loaded, config=config, topology=assemble(topology.name, config, _gathered(stages, self._script.batch))

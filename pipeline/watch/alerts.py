@@ -6,8 +6,9 @@ twice in that time: a raise that comes too early is kept back, and so is what cl
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from pipeline.units import format_duration
 from pipeline.watch.window import Counted, Window
@@ -17,8 +18,7 @@ __all__ = ("Alarms", "Alert", "Rules", "Seen")
 State = Literal["raised", "repeated", "cleared", "ended"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What is too much: seconds, records and shares as in a config; None where nobody asked."""
 
     failure_rate: float | None = None
@@ -30,8 +30,7 @@ class Rules:
     repeat: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True):
     """One telling. ``seconds`` is for how long it has been so; ``fields`` are the numbers behind the text.
 
     ``state`` is "ended" where the run ends before it cleared.
@@ -45,8 +44,7 @@ class Alert:
     fields: Mapping[str, Any]
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(Struct):
     """A run at one moment.
 
     ``frontiers`` are, by source, the frontier and how many records lie unsettled beyond it; ``open_since`` since when
@@ -59,8 +57,7 @@ class Seen:
     where: Callable[[str], Mapping[str, Any]] = lambda source: {}
 
 
-@dataclass(slots=True)
-class _Wrong:
+class _Wrong(Struct):
     """A condition that holds."""
 
     rule: str
@@ -70,8 +67,7 @@ class _Wrong:
     fields: dict[str, Any]
 
 
-@dataclass(slots=True)
-class _Raised:
+class _Raised(Struct):
     """An alert that is up. ``told`` is False where its raise was kept back."""
 
     wrong: _Wrong

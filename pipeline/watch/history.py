@@ -8,8 +8,9 @@ in hundredths, one of a day in minutes, at no more than a look in ten millisecon
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from pipeline.watch.sketch import Sketch
 from pipeline.watch.summary import TURNS, BatcherSummary, Resize, StageTraits, Summary, settings_of, traits_of
@@ -32,8 +33,7 @@ _AROUND = 20
 """Samples before and after a change that are compared to find the stage it came from."""
 
 
-@dataclass(slots=True)
-class Look:
+class Look(Struct):
     """A run at one moment: seconds since its beginning, records so far, and by name what its parts say.
 
     ``busy`` are the seconds each stage has worked, divided by its concurrency; ``laws`` the status of each batcher's
@@ -49,8 +49,7 @@ class Look:
     triggers: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
 
 
-@dataclass(slots=True)
-class BatcherSample:
+class BatcherSample(Struct):
     """What a batcher did in a sample. Latencies are those that its target is about; ``over`` counts batches."""
 
     batches: int = 0
@@ -83,8 +82,7 @@ class BatcherSample:
             self.triggers[trigger] = self.triggers.get(trigger, 0) + count
 
 
-@dataclass(slots=True)
-class Sample:
+class Sample(Struct):
     """A stretch of a run, in seconds since its beginning. ``fills`` are means, ``unsettled`` is the most seen.
 
     ``busy`` is the share of the stretch that each stage worked; work is counted when it is done, so a long batch may
@@ -125,8 +123,7 @@ class Sample:
                 self.batchers[name] = batcher
 
 
-@dataclass(slots=True)
-class History:
+class History(Struct):
     """A run over time: its samples in order, the newest resizes and turns, and what all of it amounts to."""
 
     samples: list[Sample]
@@ -134,8 +131,7 @@ class History:
     summary: Summary
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
+class _Model(Struct, frozen=True):
     """What a law had learned of a batch's time after so many batches."""
 
     batches: int
@@ -146,8 +142,7 @@ class _Model:
         return self.fixed + self.per_record * size
 
 
-@dataclass(slots=True)
-class _Batcher:
+class _Batcher(Struct):
     """What is known of a batcher besides its samples."""
 
     summary: BatcherSummary

@@ -1,7 +1,6 @@
 """Which partitions there are, which of them are done, and how their records ended: kept in the state file."""
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -166,6 +165,8 @@ class Books:
 
     async def clear_leftovers(self, merged: int) -> None:
         """Take away what earlier runs left: states of partitions that are done, and whatever is of older lineages."""
+        import shutil  # takes every module of archives along, and a run without workers needs only `is_divided`
+
         for number in range(len(self._saved)):
             if self.is_done(number) and self.state_of(number).exists():
                 await self.forget_state(number)

@@ -1,7 +1,6 @@
 """What a worker runs: the plan of one partition, with outputs and a state file of its own."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def partition_topology(
             made = through_writer(planned)
         else:
             made = planned.spec.for_partition(number, lineage, is_hidden(topology, planned.spec))
-        stages[planned.name] = replace(planned, spec=made)
+        stages[planned.name] = structs.replace(planned, spec=made)
     saved = topology.config.saved()
     checkpoint = CheckpointConfig(path=state, interval=saved.interval, max_unsettled=saved.max_unsettled)
     dead_letter = structs.replace(topology.config.letters(), max=letters)

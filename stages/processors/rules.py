@@ -16,7 +16,6 @@ must be).
 import datetime
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -208,6 +207,8 @@ def _list_of(rule: Rule) -> Any:
 
 
 def _unknown(name: str, what: str, known: tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # only a mistake needs it
+
     near = get_close_matches(name, known, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
     return f"unknown {what} '{name}'; {hint}"

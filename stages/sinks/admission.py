@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection
-from secrets import token_hex
 from typing import Literal
 
 from pipeline.errors import StateError
@@ -39,7 +38,7 @@ class Admission:
         self._format = format
         self._frames = frames
         # Without a state nothing resumes: what a crash leaves behind must not get in the way of the next run.
-        self._lineage = context.lineage or token_hex(4)
+        self._lineage = context.lineage or os.urandom(4).hex()
         self._repeat = context.repeat
         self._behind = behind or not context.saved
         self._others = announced_by_others(context.named, context.lineage)

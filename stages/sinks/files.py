@@ -1,7 +1,6 @@
 """Sinks that append records to files: their keys, and the writer that they share."""
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from os import fspath
@@ -72,6 +71,8 @@ class FileSink(Sink, kw_only=True):
 
     def discard_partition(self, number: int, lineage: str) -> None:
         """Take away the hidden folder of a partition, and the one around it when it was the last."""
+        import shutil  # takes every module of archives along, and only a run by workers comes here
+
         place = _hidden(self._within_folder()[0], lineage, number)
         shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):

@@ -2,7 +2,6 @@
 to the end of any of them and written on behind it.
 """
 
-import gzip
 import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, Literal, Protocol
@@ -54,6 +53,8 @@ def frames_for(compression: Compression, path: str) -> Frames | None:
 
 class _Gzip:
     def pack(self, data: bytes) -> bytes:
+        import gzip
+
         return gzip.compress(data, _GZIP_LEVEL, mtime=0)
 
     def whole(self, file: BinaryIO, start: int) -> int:

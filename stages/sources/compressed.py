@@ -3,8 +3,9 @@
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pipeline.errors import ConfigError, StageError
 from stages.sources.streams import Plain, Stream
@@ -12,8 +13,7 @@ from stages.sources.streams import Plain, Stream
 __all__ = ("Codec", "Compressed", "codec_of", "is_compressed")
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(Struct, frozen=True):
     """A compression: what begins a member (gzip) or frame (zstd), and what it raises when one is damaged.
 
     ``step`` bytes are decompressed at a time: that bounds what they can blow up to, 16 MiB of gzip and 32 MiB of zstd.

@@ -4,11 +4,11 @@ A range is where a cursor stands at its start, and the offset of its end; a larg
 because a cursor counts lines, and because in csv a newline ends a record only where the quotes before it are even.
 """
 
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+from msgspec import Struct
 
 from pipeline.stage import Partition
 from pipeline.units import format_size
@@ -21,8 +21,7 @@ _BLOCK = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """How rows of csv are told from lines; ``encoding`` and ``delimiter`` for a look at the row behind a cut."""
 
     quote: bytes
@@ -30,8 +29,7 @@ class Rows:
     encoding: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(Struct, frozen=True):
     """Bytes of one file, from a cursor (None at its beginning) to an offset; None where it can't be cut."""
 
     path: str
@@ -207,6 +205,8 @@ class _Dividing:
         quote = rows.quote.decode()
         if line.count(quote) % 2:
             return False
+        import csv
+
         try:
             return len(next(csv.reader([line], delimiter=rows.delimiter, quotechar=quote))) == self._width
         except (StopIteration, csv.Error):

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from anyio.to_thread import run_sync
+from msgspec import Struct, field
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, StateError
@@ -18,8 +18,7 @@ from stages.sources.streams import Bounded, Plain, Stream
 __all__ = ("Opened", "open_followed", "open_piped", "open_whole")
 
 
-@dataclass(slots=True)
-class Opened:
+class Opened(Struct):
     """A file that is open, and the mark where reading begins.
 
     ``live``: what is there is cut at once. ``stays``: when it ends, its path is opened again. ``kept`` is what a

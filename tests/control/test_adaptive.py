@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline.control.adaptive import AdaptiveLaw
 from pipeline.control.law import Change, Law, Observation
@@ -263,7 +263,7 @@ def test_a_full_batch_that_found_a_permit_waited_for_records_not_for_its_size() 
     law, queueing = AdaptiveLaw(0.1), AdaptiveLaw(0.1)
     for _ in range(60):
         law.observe(filling)
-        queueing.observe(replace(filling, queued=True))
+        queueing.observe(structs.replace(filling, queued=True))
     assert law.limit > 150
     assert queueing.limit < 10
 

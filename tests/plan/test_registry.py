@@ -3,10 +3,12 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from pipeline.plan.builtin import BUILT_IN
 from pipeline.plan.registry import NotFoundError, Registry
 from pipeline.stage import Sink
 from tests.plan.kinds import KINDS
@@ -42,6 +44,12 @@ def test_a_kind_is_an_entry_point_and_only_the_named_one_is_loaded(tmp_path: Pat
     assert "shop_sinks" not in sys.modules
     assert issubclass(registry.stage("sink", "warehouse"), Sink)
     assert "shop_other" not in sys.modules
+
+
+def test_what_is_built_in_is_what_the_entry_points_of_this_package_say() -> None:
+    for role, kinds in BUILT_IN.items():
+        points = entry_points(group=f"pipeline.{role}s")
+        assert kinds == {point.name: point.value for point in points if point.value.startswith("stages.")}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 # ruff: noqa: ASYNC240  what is under test writes files on the loop, and so may its test
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline.errors import ConfigError, StateError
 from stages.sinks.csv import Csv
@@ -192,7 +192,7 @@ async def test_only_parts_that_are_the_sink_s_own_are_taken_away(tmp_path: Path,
     await writer.write(batch(*records(0, 2)))
     await writer.close()
     # What this sink named while it was another one, and the part of another sink in this folder.
-    saved.named = [replace(file, lineage=f"{saved.lineage}/2") for file in saved.named]
+    saved.named = [structs.replace(file, lineage=f"{saved.lineage}/2") for file in saved.named]
     (tmp_path / ".b-000001.csv.01234567.inprogress").write_text("of another sink")
     (tmp_path / ".new-000001.jsonl.01234567.inprogress").touch()
 
