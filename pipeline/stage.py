@@ -7,6 +7,7 @@ recipe: it never changes and can be opened any number of times.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -72,6 +73,7 @@ __all__ = (
     "Whole",
     "Work",
     "Writer",
+    "fields_of",
     "file_keys",
     "key",
 )
@@ -147,12 +149,18 @@ class Declared(msgspec.Struct, kw_only=True, eq=False, metaclass=ByKeyword):
                     raise ConfigError(f"{type(self).__name__}({name}={value!r}): {error}") from None
 
 
+@cache
+def fields_of(declared: type[msgspec.Struct]) -> Sequence[msgspec.structs.FieldInfo]:
+    """Return the keys of a declaration with their types, which take long to read and are asked for again and again."""
+    return msgspec.structs.fields(declared)
+
+
 def unit_keys(declared: type[msgspec.Struct]) -> Mapping[str, str]:
     """Return the keys of a declaration that hold a quantity, each with the name of its unit."""
     found = _unit_keys.get(declared)
     if found is None:
         found = {}
-        for info in msgspec.structs.fields(declared):
+        for info in fields_of(declared):
             unit = _said_of(info.type, "unit")
             if unit is not None:
                 found[info.name] = str(unit)
@@ -167,7 +175,7 @@ def file_keys(declared: type[msgspec.Struct]) -> Sequence[str]:
     """Return the keys of a declaration that hold the path of a file, or a list of paths."""
     found = _file_keys.get(declared)
     if found is None:
-        fields = msgspec.structs.fields(declared)
+        fields = fields_of(declared)
         found = _file_keys[declared] = tuple(info.name for info in fields if _said_of(info.type, "file"))
     return found
 
@@ -192,7 +200,7 @@ def _said_of(annotation: Any, word: str) -> Any:
 def _mapping_keys(declared: type[msgspec.Struct]) -> Mapping[str, type[Declared]]:
     found = _declared_keys.get(declared)
     if found is None:
-        pairs = ((info.name, _declared_in(info.type)) for info in msgspec.structs.fields(declared))
+        pairs = ((info.name, _declared_in(info.type)) for info in fields_of(declared))
         found = _declared_keys[declared] = {name: kind for name, kind in pairs if kind is not None}
     return found
 

@@ -1,6 +1,7 @@
 """The code that keys name: expressions, and functions as ``module:name``."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pipeline.expression import ExpressionError, compile_expression
@@ -25,12 +26,18 @@ def check_expressions(keys: Iterable[Key], values: Mapping[str, Any], report: Re
             continue
         for path, text in texts_in(values.get(key.name), (*where, key.name)):
             try:
-                expression = compile_expression(text, parameters=key.parameters)
+                uses_origin = _uses_origin(text, key.parameters)
             except ExpressionError as error:
                 report(path, error.message, offset=error.column)
                 continue
-            if expression.uses_origin and key in _batchers():
+            if uses_origin and key in _batchers():
                 report(path, _NO_ORIGIN, offset=max(text.find("_origin"), 0))
+
+
+@lru_cache(maxsize=1000)
+def _uses_origin(text: str, parameters: tuple[str, ...]) -> bool:
+    # One sort of records is enough to find mistakes by; a plan is checked when it is loaded and once more when it runs.
+    return compile_expression(text, typed=False, parameters=parameters).uses_origin
 
 
 def _batchers() -> list[Key]:

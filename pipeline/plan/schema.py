@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
-from pipeline.stage import Batcher, Processor, Sink, Source, Stage
+from pipeline.stage import Batcher, Processor, Sink, Source, Stage, fields_of
 
 __all__ = (
     "LISTS",
@@ -31,11 +31,10 @@ ROLE_CLASSES: Mapping[str, type[Stage]] = {
 
 
 class Key(Struct, frozen=True):
-    """One key of a declaration. ``type`` is for people; ``default`` is what it is when left out, if not required."""
+    """One key of a declaration. ``default`` is what it is when left out, if not required."""
 
     name: str
     annotation: Any
-    type: str
     default: Any
     required: bool
     description: str
@@ -47,13 +46,18 @@ class Key(Struct, frozen=True):
     secret: bool = False
     """Whether its value is shown nowhere."""
 
+    @property
+    def type(self) -> str:
+        """What a value may be, for people."""
+        return type_text(self.annotation)
+
 
 def keys_of(declared: type[msgspec.Struct]) -> list[Key]:
     """Return the keys of a declaration, those of the engine first. For a stage, a role's own keys are the engine's."""
     found = _keys.get(declared)
     if found is None:
         engine = _engine_keys(declared)
-        found = [_key(info, info.name in engine) for info in msgspec.structs.fields(declared)]
+        found = [_key(info, info.name in engine) for info in fields_of(declared)]
         found = [key for key in found if not key.name.startswith("_")]
         _keys[declared] = found
     return found
@@ -67,7 +71,7 @@ _keys: dict[type[msgspec.Struct], list[Key]] = {}
 def _engine_keys(declared: type[msgspec.Struct]) -> set[str]:
     for base in declared.__mro__:
         if base in ROLE_CLASSES.values():
-            return {info.name for info in msgspec.structs.fields(base) if not _extra(info.type).get("owner")}
+            return {info.name for info in fields_of(base) if not _extra(info.type).get("owner")}
     return set()
 
 
@@ -79,7 +83,6 @@ def _key(info: msgspec.structs.FieldInfo, engine: bool) -> Key:
     return Key(
         name=info.name,
         annotation=info.type,
-        type=type_text(info.type),
         default=None if default is NODEFAULT else default,
         required=info.required,
         description=next((meta.description for meta in _metas(info.type) if meta.description), ""),

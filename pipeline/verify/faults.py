@@ -8,7 +8,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,7 +96,7 @@ class Faults:
             msgspec.structs.replace(stage, spec=self._spec(stage), outputs=()) for stage in topology.stages.values()
         ]
         self._topology = topology
-        return replace(
+        return msgspec.structs.replace(
             loaded, config=config, topology=assemble(topology.name, config, _gathered(stages, self._script.batch))
         )
 
