@@ -244,8 +244,7 @@ async def test_an_alert_that_is_on_its_way_when_the_run_ends_is_told_once(tmp_pa
 async def test_an_alert_that_is_still_on_its_way_after_a_while_is_given_up_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for each in ("telling", "watching"):
-        monkeypatch.setattr(f"pipeline.flow.{each}.ENDING", 1.0)
+    monkeypatch.setattr("pipeline.flow.telling.ENDING", 1.0)
     heard = Heard()
 
     def fails(record: int) -> int:
