@@ -24,7 +24,11 @@ class Origin(NamedTuple):
 
 
 class Failed:
-    """A result that says: this record failed. Goes to ``on_failure`` with ``error``; the other records go on."""
+    """A result that says: this record failed. Goes to ``on_failure`` with ``error``; the other records go on.
+
+    The call got through, also for a circuit breaker, whatever the errors in it are; one that says that something can't
+    be reached is tried again as ``retry`` allows, and is the record's own then. Raise it where that holds for all.
+    """
 
     __slots__ = ("error", "record")
 

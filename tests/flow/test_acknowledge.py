@@ -12,7 +12,7 @@ from pipeline import Pipeline, Report
 from pipeline.batch import Batch, Failed
 from pipeline.errors import RecordErrors, Unavailable
 from pipeline.flow.work import make_step
-from pipeline.stage import Retry, Whole, Writer
+from pipeline.stage import CircuitBreaker, Retry, Whole, Writer
 from pipeline.testing import ListSource, ManualClock, PlainListSink
 from stages import batchers, processors
 from tests.flow.driving import Works, Writes, read, run_of, within
@@ -202,6 +202,18 @@ async def test_what_a_function_could_not_reach_for_some_records_is_tried_again_f
     assert calls == [[0, 1, 2, 3, 4], [1, 3], [3]]
     assert batch.records == [0, 10, 20, 30, 40]
     assert started.metrics["work"].retries == 2
+
+
+async def test_a_call_that_returns_got_through_for_the_breaker_too_whatever_its_results_say() -> None:
+    def work(records: list[int]) -> list[Any]:
+        return [Failed(n, ConnectionError("away")) for n in records]
+
+    clock, breaker = ManualClock(), CircuitBreaker(failures=1, reset=60)
+    spec = Works(Whole(work), name="work", retry=Retry(attempts=2), circuit_breaker=breaker)
+    started = run_of(spec, clock=clock, on_failure="skip")
+    batch, halt = await clock.finish(make_step(started, "work", spec, spec.work).run(read(started, 1, 2)))
+    assert (batch.records, halt, started.metrics["work"].failed) == ([], None, {"skip": 2})
+    assert (started.metrics["work"].retries, started.metrics["work"].breaker) == (1, "closed")
 
 
 async def test_all_that_fail_with_one_record_say_which_one_it_was() -> None:
