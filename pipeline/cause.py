@@ -41,6 +41,9 @@ def place_of(error: BaseException) -> str:
     if isinstance(kept, str):
         return kept
     frames = list(_frames(error))
+    if not frames and error.__cause__ is not None:
+        # Ours, which stands for one of theirs.
+        frames = list(_frames(error.__cause__))
     own = [frame for frame in frames if _INSTALLED.isdisjoint(Path(frame[0]).parts)]
     if not frames:
         return ""
@@ -67,8 +70,6 @@ def _frames(error: BaseException) -> Iterator[tuple[str, int]]:
         if _is_theirs(traceback.tb_frame):
             yield traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
         traceback = traceback.tb_next
-    if isinstance(error.__cause__, BaseException) and error.__traceback__ is None:
-        yield from _frames(error.__cause__)
 
 
 def _is_theirs(frame: FrameType) -> bool:

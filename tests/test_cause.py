@@ -67,6 +67,24 @@ def test_installed_code_counts_where_it_is_what_was_called(tmp_path: Path) -> No
     assert place_of(raised(lambda: enrich(path).load("{"))) == f"{path}:5"
 
 
+def test_an_error_of_ours_has_the_place_of_what_it_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "enrich.py"
+
+    def wrap() -> None:
+        raise RuntimeError("it failed") from raised(lambda: enrich(path).load("{"))
+
+    error = raised(wrap)
+    ours = error.with_traceback(None)
+    assert place_of(ours) == f"{path}:5"
+    try:
+        exec("raise error", {"error": ours, "__name__": "pipeline.flow"})
+    except RuntimeError:
+        pass
+    own = ours.__traceback__
+    assert own is not None
+    assert place_of(ours.with_traceback(own.tb_next)) == f"{path}:5"
+
+
 def test_an_error_that_came_through_no_code_of_theirs_has_no_place() -> None:
     assert cause_of(ValueError("bad")) == "ValueError: bad"
     assert cause_of(KeyError()) == "KeyError"

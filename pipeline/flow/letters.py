@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from pipeline.batch import Batch
+from pipeline.cause import cause_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, RecordErrors, StageError, StorageError, Unavailable
 from pipeline.settle.carried import carried
@@ -77,7 +78,7 @@ class LetterStore:
             if inspect.isawaitable(answer):
                 await answer
         except Exception as error:
-            self._warn(f"on_dead_letter: letter {letter.id}: {type(error).__name__}: {error}; the letter is saved")
+            self._warn(f"on_dead_letter: letter {letter.id}: {cause_of(error)}; the letter is saved")
 
 
 class Copies:
