@@ -46,6 +46,8 @@ class SqliteConnection:
     async def open(self, path: str, mode: str) -> None:
         """Open the file; ``mode`` is ``ro`` (read only), ``rw`` (it has to exist) or ``rwc`` (made if missing).
 
+        With ``memory`` it is an empty database that is nowhere.
+
         :raises ConfigError: when it can't be opened.
         :raises StateError: when it is not an SQLite database, or a damaged one.
         """

@@ -28,7 +28,7 @@ from pipeline.standard import printing_aside, standard_output
 from pipeline.units import format_duration
 from pipeline.watch.events import Events, Subscriber
 from pipeline.watch.report import Report
-from pipeline.workers.books import is_divided
+from pipeline.workers.books import is_divided, refuse_undivided
 
 if TYPE_CHECKING:
     from pipeline.flow.entries import Replay
@@ -99,11 +99,13 @@ def exit_code(report: Report, signals: Signals, *, fail_on_dlq: bool, output_clo
 
 
 async def _run(request: Request, loaded: Loaded, view: View, signals: Signals) -> int:
-    alone = request.dry_run or request.replay is not None
-    shared = not alone and (loaded.config.workers > 1 or (not request.fresh and await is_divided(loaded.topology)))
+    topology, anew = loaded.topology, request.fresh
+    shared = request.replay is None and (loaded.config.workers > 1 or (not anew and await is_divided(topology)))
     if shared:
         _check_shared(request, loaded)
-    return await _Running(request, loaded, view, signals, shared).run()
+    if shared and request.dry_run and not anew:
+        await refuse_undivided(topology)
+    return await _Running(request, loaded, view, signals, shared and not request.dry_run).run()
 
 
 class _Running:

@@ -12,12 +12,12 @@ from pipeline.errors import StateError
 from pipeline.plan.topology import Topology
 from pipeline.settle.partitions import SavedPartition
 from pipeline.settle.state import StateFile, edit_state
-from pipeline.settle.view import open_view
+from pipeline.settle.view import open_view, real_path
 from pipeline.stage import Sink, Source
 from pipeline.watch.report import Account
 from pipeline.workers.plan import is_hidden, state_folder, state_of
 
-__all__ = ("Books", "is_divided", "sum_of")
+__all__ = ("Books", "is_divided", "refuse_undivided", "sum_of")
 
 _LETTERS = 500
 """Dead letters that are taken over in one transaction."""
@@ -32,6 +32,21 @@ async def is_divided(topology: Topology) -> bool:
         async with open_view(path) as view:
             return bool(await view.partitions())
     return False
+
+
+async def refuse_undivided(topology: Topology) -> None:
+    """See that workers can go on from what the state file of a plan holds.
+
+    :raises StateError: when one process began it.
+    """
+    path, begun = topology.checkpoint_path, False
+    if path is None or not await to_thread.run_sync(os.path.exists, path):
+        return
+    with suppress(StateError):  # the run itself will say what is wrong with it
+        async with open_view(path) as view:
+            begun = not await view.partitions() and bool(await view.cuts(limit=1))
+    if begun:
+        raise _undivided(real_path(path))
 
 
 def sum_of(accounts: Sequence[Account]) -> Account:
@@ -60,10 +75,7 @@ class Books:
         self._saved = await self._state.partitions()
         self.resumed = bool(self._saved)
         if not self._saved and self._state.cut is not None:
-            raise StateError(
-                f"{self._state.path}: one process began this, and its place can't be divided; "
-                "go on without workers, or begin anew with --fresh"
-            )
+            raise _undivided(self._state.path)
         for saved in self._saved:
             self._before[saved.number] = await self._account_of(saved)
 
@@ -198,6 +210,13 @@ class Books:
             cuts = await view.cuts(limit=1)
         counters: Mapping[str, Mapping[str, int]] = cuts[0].counters if cuts else {}
         return Account(**counters.get("account", {}))
+
+
+def _undivided(path: Path) -> StateError:
+    return StateError(
+        f"{path}: one process began this, and its place can't be divided; go on without workers, or begin anew with "
+        "--fresh"
+    )
 
 
 async def _move_letters(path: Path, pipeline: str, state: StateFile) -> None:

@@ -133,9 +133,7 @@ class SqliteWriter(TransactionWriter):
 
     async def open(self, path: str, overwrite: bool, dry: bool, create: bool) -> None:
         """Verify what there is; then, unless ``dry``, take the table over."""
-        if dry and create and not _exists(path):
-            return
-        await self._connection.open(path, "ro" if dry else "rwc" if create else "rw")
+        await self._connection.open(path, _looking(path, create) if dry else "rwc" if create else "rw")
         # Before anything is touched: choosing the journal is a change of the file already.
         await self._connection.read(self._verify, opening=True)
         if dry:
@@ -237,8 +235,10 @@ class SqliteWriter(TransactionWriter):
         return checked
 
 
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+def _looking(path: str, create: bool) -> str:
+    # Where the file would be made it stands empty in memory; where it could not be, to open it says so.
+    missing = create and not Path(path).exists() and Path(path).absolute().parent.is_dir()
+    return "memory" if missing else "ro"
 
 
 def _configure(connection: sqlite3.Connection) -> None:

@@ -270,6 +270,36 @@ def test_a_dry_run_refuses_what_the_run_refuses(copying: Command) -> None:
         assert copying("run", "copy.yaml", *options).code == 5
 
 
+def test_a_dry_run_refuses_a_database_that_is_gone_as_the_run_does(copying: Command) -> None:
+    config = TO_JSONL.replace("sink: jsonl", "sink: sqlite").replace("path: out.jsonl", "path: out.db, table: t")
+    copying.write("copy.yaml", config)
+    assert copying("run", "copy.yaml").code == 0
+    for path in copying.directory.glob("out.db*"):
+        path.unlink()
+    for options in ("--dry-run",), ():
+        ran = copying("run", "copy.yaml", *options)
+        assert ran.code == 5, options
+        assert "this is not the database that the last run wrote to" in ran.err
+        assert options == () or not copying.directory.joinpath("out.db").exists()
+    copying.write("copy.yaml", config.replace("out.db", "nowhere/out.db").replace("name: copy", "name: other"))
+    for options in ("--dry-run",), ():
+        ran = copying("run", "copy.yaml", *options)
+        assert (ran.code, "see that the folder exists" in ran.err) == (2, True)
+
+
+def test_a_dry_run_refuses_what_workers_refuse(copying: Command) -> None:
+    def refused(code: int, text: str, *options: str) -> None:
+        for each in ("--dry-run",), ():
+            ran = copying("run", "copy.yaml", "--workers", "2", *options, *each)
+            assert (ran.code, text in ran.err) == (code, True)
+
+    refused(2, "--limit: workers read many places at once", "--limit", "3")
+    refused(2, "--accept-changes: partitions belong to the source", "--accept-changes")
+    assert copying("run", "copy.yaml", "--limit", "3").code == 0
+    refused(5, "one process began this, and its place can't be divided")
+    refused(5, "out.jsonl holds records of an earlier lineage", "--fresh")
+
+
 def test_a_dry_run_of_a_state_that_is_held_ends_with_4(copying: Command) -> None:
     copying.write("copy.yaml", TO_JSONL.replace("path: in.jsonl", "path: in.jsonl, follow: true"))
     running = start(Path(), "run", "copy.yaml")
