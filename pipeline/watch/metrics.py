@@ -1,7 +1,8 @@
 """Plain counters of a run: written by the actors without a lock or a call, read by whoever shows them."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pipeline.watch.sketch import Sketch
 
@@ -83,8 +84,7 @@ class BatcherMetrics:
         self.resizes[reason] = self.resizes.get(reason, 0) + 1
 
 
-@dataclass(slots=True)
-class StageMetrics:
+class StageMetrics(Struct):
     """What one stage has done since the run began. Seconds are wall seconds of its actor."""
 
     name: str

@@ -119,6 +119,22 @@ def test_the_version_is_told_without_the_engine(tmp_path: Path) -> None:
     assert ran.stdout == f"pipeline {__version__}\n0 []\n"
 
 
+def test_a_plain_run_imports_nothing_for_what_it_does_not_do(tmp_path: Path) -> None:
+    (tmp_path / "copy.yaml").write_text(TO_JSONL)
+    (tmp_path / "in.jsonl").write_text('{"a": 1}\n')
+    program = (
+        "import sys\n"
+        "from pipeline.cli.main import invoke\n"
+        "code = invoke(['run', 'copy.yaml'])\n"
+        "slow = {'importlib.metadata', 'rich', 'difflib', 'statistics', 'csv', 'gzip', 'tempfile', 'shutil',\n"
+        "        'pipeline.flow.telling', 'pipeline.flow.replaying', 'pipeline.workers.coordinator',\n"
+        "        'pipeline.watch.page', 'aiostream'}\n"
+        "print(code, sorted(slow & sys.modules.keys()))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert ran.stdout == "0 []\n"
+
+
 def test_a_shell_is_given_its_completion(tmp_path: Path) -> None:
     environment = {"_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": "pipeline st", "COMP_CWORD": "1"}
     program = "import sys; sys.argv[0] = 'pipeline'; from pipeline.__main__ import main; sys.exit(main())"
