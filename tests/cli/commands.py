@@ -1,12 +1,13 @@
 """The command, called in this process or as a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -61,6 +62,23 @@ class Command:
     def read(self, name: str) -> str:
         """Return what is in a file."""
         return self.directory.joinpath(name).read_text()
+
+
+def fail(command: Command, check: str, before: str) -> None:
+    """Write ``copy.yaml``, which dead-letters what ``check`` raises for, before the stage of this role; and its input.
+
+    That is 15 records, ``a`` from 0 on, and a line that is no JSON.
+    """
+    command.write("work.py", check)
+    command.write("in.jsonl", "".join(f'{{"a": {number}}}\n' for number in range(15)) + "nonsense\n")
+    config = TO_JSONL.replace("name: copy", "name: copy\non_failure: dead_letter")
+    called = "  - processor: call\n    with: {function: 'work:check'}\n"
+    command.write("copy.yaml", config.replace(f"  - {before}", f"{called}  - {before}"))
+
+
+def letters(command: Command, *options: str) -> list[dict[str, Any]]:
+    """Return the dead letters of ``copy.yaml`` as ``dlq list`` tells them."""
+    return [json.loads(line) for line in command("dlq", "list", "copy.yaml", "--json", *options).out.splitlines()]
 
 
 def start(

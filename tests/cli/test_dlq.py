@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.cli.letters import moment_of
 from pipeline.errors import ConfigError
-from tests.cli.commands import TO_JSONL, Command
+from tests.cli.commands import Command, fail, letters
 
 CHECK = """\
 def check(record):
@@ -20,17 +20,9 @@ def check(record):
 @pytest.fixture
 def failed(command: Command) -> Command:
     """A pipeline with four dead letters: 3, 5, 13, and a line that is no JSON."""
-    command.write("work.py", CHECK)
-    command.write("in.jsonl", "".join(f'{{"a": {number}}}\n' for number in range(15)) + "nonsense\n")
-    config = TO_JSONL.replace("name: copy", "name: copy\non_failure: dead_letter")
-    config = config.replace("  - batcher", "  - processor: call\n    with: {function: 'work:check'}\n  - batcher")
-    command.write("copy.yaml", config)
+    fail(command, CHECK, before="batcher")
     assert "dead-lettered 4" in command("run", "copy.yaml").err
     return command
-
-
-def listed(failed: Command, *options: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in failed("dlq", "list", "copy.yaml", "--json", *options).out.splitlines()]
 
 
 def test_letters_are_listed_with_stage_position_and_error(failed: Command) -> None:
@@ -41,7 +33,7 @@ def test_letters_are_listed_with_stage_position_and_error(failed: Command) -> No
 
 
 def test_a_letter_is_shown_with_its_record(failed: Command) -> None:
-    [letter] = listed(failed, "--error", "KeyError")
+    [letter] = letters(failed, "--error", "KeyError")
     said = failed("dlq", "show", "copy.yaml", str(letter["id"])).out
     assert "stage: call" in said
     assert "error: KeyError: 'gone'" in said
@@ -57,10 +49,10 @@ def test_what_is_in_an_error_reaches_the_terminal_as_text(failed: Command) -> No
 
 
 def test_letters_are_chosen_by_stage_error_and_time(failed: Command) -> None:
-    assert [each["record"] for each in listed(failed, "--stage", "call", "--error", "bad")] == [{"a": 3}, {"a": 13}]
-    assert len(listed(failed, "--since", "1h")) == 4
-    assert listed(failed, "--until", "1h") == []
-    assert listed(failed, "--since", "2999-01-01") == []
+    assert [each["record"] for each in letters(failed, "--stage", "call", "--error", "bad")] == [{"a": 3}, {"a": 13}]
+    assert len(letters(failed, "--since", "1h")) == 4
+    assert letters(failed, "--until", "1h") == []
+    assert letters(failed, "--since", "2999-01-01") == []
     assert failed("dlq", "list", "copy.yaml", "--until", "1h").err == "no dead letters like that\n"
 
 
@@ -86,7 +78,7 @@ def test_moments_are_dates_times_and_times_ago() -> None:
 
 
 def test_a_letter_says_which_line_of_the_function_failed(failed: Command) -> None:
-    assert {str(each["error"]).rpartition(" ")[2] for each in listed(failed, "--stage", "call")} == {
+    assert {str(each["error"]).rpartition(" ")[2] for each in letters(failed, "--stage", "call")} == {
         "(work.py:3)",
         "(work.py:5)",
     }

@@ -3,12 +3,11 @@
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.settle.lock import Lock
-from tests.cli.commands import TO_JSONL, Command
+from tests.cli.commands import TO_JSONL, Command, fail, letters
 
 CHECK = """\
 import os
@@ -25,17 +24,9 @@ def check(record, context):
 @pytest.fixture
 def failed(command: Command) -> Command:
     """A pipeline with three dead letters: 3, 13, and a line that is no JSON; 13 others were written."""
-    command.write("work.py", CHECK)
-    command.write("in.jsonl", "".join(f'{{"a": {number}}}\n' for number in range(15)) + "nonsense\n")
-    config = TO_JSONL.replace("name: copy", "name: copy\non_failure: dead_letter")
-    config = config.replace("  - sink", "  - processor: call\n    with: {function: 'work:check'}\n  - sink")
-    command.write("copy.yaml", config)
+    fail(command, CHECK, before="sink")
     assert "dead-lettered 3" in command("run", "copy.yaml").err
     return command
-
-
-def letters(command: Command, *options: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in command("dlq", "list", "copy.yaml", "--json", *options).out.splitlines()]
 
 
 def id_of(command: Command, error: str) -> int:
