@@ -314,8 +314,9 @@ class Pipeline:
         path = self.topology().checkpoint_path
         if path is None:
             raise StateError(f"pipeline '{self.name}' keeps no state, and so no dead letters")
+        wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
         async with open_view(path) as view:
-            return await view.letters(stage, error, since, until, limit, after, ids)
+            return await view.letters(wanted, limit, after)
 
     def service(
         self,

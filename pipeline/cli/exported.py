@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-import msgspec
-
 from pipeline.cli.config import ConfigFile, refuse_config
 from pipeline.cli.saved import looked_at, state_path
 from pipeline.cli.say import err, number, out
@@ -104,9 +102,8 @@ def _take(line: bytes, found: Corrected) -> Iterator[str]:
 
 async def _write(path: Path, loaded: Loaded, wanted: Wanted, file: IO[str] | None) -> int:
     count = after = 0
-    given = msgspec.structs.asdict(wanted)
     async with open_view(path) as view:
-        while letters := await view.letters(**given, limit=_PAGE, after=after):
+        while letters := await view.letters(wanted, _PAGE, after):
             lines = "\n".join(_line(letter, loaded) for letter in letters)
             if file is None:
                 out(lines)

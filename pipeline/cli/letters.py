@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import click
-import msgspec
 
 from pipeline.cause import with_kind
 from pipeline.cli.config import ConfigFile
@@ -39,10 +38,9 @@ def wanted_of(stage: str | None, error: str | None, since: str | None, until: st
 def list_them(config: ConfigFile, wanted: Wanted, limit: int, as_json: bool) -> None:
     """List the letters that are wanted, the oldest first."""
     loaded = config.load()
-    given = msgspec.structs.asdict(wanted)
 
     async def look(view: StateView) -> tuple[int, list[Letter]]:
-        return await view.count_letters(**given), await view.letters(**given, limit=limit)
+        return await view.count_letters(wanted), await view.letters(wanted, limit)
 
     count, letters = looked_at(config, loaded, look)
     if as_json:
@@ -86,7 +84,7 @@ def purge_them(config: ConfigFile, wanted: Wanted, *, yes: bool) -> None:
     path = state_path(config, loaded)
 
     async def look(view: StateView) -> int:
-        return await view.count_letters(**msgspec.structs.asdict(wanted))
+        return await view.count_letters(wanted)
 
     count = looked_at(config, loaded, look)
     if not count:

@@ -20,6 +20,8 @@ from pipeline.stage import NamedFile
 
 __all__ = ("Readings", "StateView", "open_view", "real_path")
 
+_EVERY = Wanted()
+
 
 class Readings:
     """What can be read of a state file. Each call is one short look that sees one moment of the file."""
@@ -31,21 +33,8 @@ class Readings:
         self.path = path
         self._database = database
 
-    async def letters(
-        self,
-        stage: str | None = None,
-        error: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 100,
-        after: int = 0,
-        ids: Sequence[int] | None = None,
-    ) -> list[Letter]:
-        """Return dead letters of all lineages, the oldest first: at most ``limit``, with ids above ``after``.
-
-        ``error`` is the type of the error or a part of its text; ``since`` and ``until`` are seconds since 1970.
-        """
-        wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
+    async def letters(self, wanted: Wanted = _EVERY, limit: int = 100, after: int = 0) -> list[Letter]:
+        """Return dead letters of all lineages, the oldest first: at most ``limit``, with ids above ``after``."""
         return await self._database.run(lambda each: letters.select(each, wanted, limit, after))
 
     async def letter(self, number: int) -> Letter | None:
@@ -53,16 +42,8 @@ class Readings:
         found = await self.letters(limit=1, after=number - 1)
         return found[0] if found and found[0].id == number else None
 
-    async def count_letters(
-        self,
-        stage: str | None = None,
-        error: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        ids: Sequence[int] | None = None,
-    ) -> int:
-        """Return how many dead letters there are; the arguments are those of `letters`."""
-        wanted = Wanted(stage=stage, error=error, since=since, until=until, ids=ids)
+    async def count_letters(self, wanted: Wanted = _EVERY) -> int:
+        """Return how many dead letters there are."""
         return await self._database.run(lambda each: letters.count(each, wanted))
 
     async def letter_outlines(self, wanted: Wanted) -> list[Outline]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.settle.json_text import decode, encode_any
+from pipeline.settle.letters import Wanted
 from tests.settle.states import cut_at, letter, opened
 
 pytestmark = pytest.mark.anyio
@@ -125,8 +126,8 @@ async def test_letters_are_found_by_stage_error_time_and_page(tmp_path: Path) ->
     async with opened(tmp_path / "x.db") as state:
         await state.save(cut_at(8, letters=letters))
 
-        async def numbers(**wanted: Any) -> list[int]:
-            return [each.number for each in await state.letters(**wanted)]
+        async def numbers(limit: int = 100, after: int = 0, **wanted: Any) -> list[int]:
+            return [each.number for each in await state.letters(Wanted(**wanted), limit, after)]
 
         assert await numbers() == [1, 2, 3, 4]
         assert await numbers(stage="map") == [2]
@@ -135,7 +136,7 @@ async def test_letters_are_found_by_stage_error_time_and_page(tmp_path: Path) ->
         assert await numbers(since=2.0, until=4.0) == [2, 3]
         assert await numbers(limit=2) == [1, 2]
         assert await numbers(limit=2, after=2) == [3, 4]
-        assert await state.count_letters(error="delay", stage="call") == 2
+        assert await state.count_letters(Wanted(error="delay", stage="call")) == 2
 
 
 async def test_letters_go_when_they_are_replayed_or_deleted(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.service.http.looking import account_view
 from pipeline.service.http.refused import RequestRefused
 from pipeline.service.http.shapes import LetterList, LetterView, Replayed, ReplayRequest
 from pipeline.settle.cut import Letter
+from pipeline.settle.letters import Wanted
 from pipeline.settle.view import Readings, open_view
 from pipeline.watch.log import masked
 
@@ -31,12 +32,12 @@ class LetterQuery(Struct, forbid_unknown_fields=True):
 
 async def list_letters(hosted: Hosted, wanted: LetterQuery) -> LetterList:
     """Return the letters that are wanted, without their records."""
-    stage, error = wanted.stage or None, wanted.error or None
+    chosen = Wanted(stage=wanted.stage or None, error=wanted.error or None)
     async with _readings(hosted) as readings:
         if readings is None:
             return LetterList(0, [])
-        total = await readings.count_letters(stage, error)
-        found = await readings.letters(stage, error, limit=wanted.limit, after=wanted.after)
+        total = await readings.count_letters(chosen)
+        found = await readings.letters(chosen, wanted.limit, wanted.after)
     return LetterList(total, [_view(hosted, letter, whole=False) for letter in found])
 
 
