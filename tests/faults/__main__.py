@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.faults.long import Plan, long_rows, run_long
+from tests.faults.long import long_rows, run_long
 from tests.faults.mutants import run_mutants
 from tests.faults.results import Results, code_digest
 from tests.faults.row import Row
 from tests.faults.suite import Effort, names, run_rows
-from tests.faults.table import heading, lines_of
+from tests.faults.table import heading, lines_of, write_table
+from tests.faults.tier import LongRow, Plan
 
 __all__ = ("main",)
 
@@ -42,7 +43,10 @@ def _brief(asked: argparse.Namespace, folder: Path) -> int:
         return _no_such_row(names(effort))
     print(f"seed {asked.seed}, {asked.runs} runs a row; folders of failed runs stay in {folder}")
     print(heading(), flush=True)
-    rows = [_printed(row, asked.seed, asked.json) for row in run_rows(folder, effort, chosen.__contains__)]
+    rows: list[Row] = []
+    for row in run_rows(folder, effort, chosen.__contains__):
+        rows.append(_printed(row, asked.seed, asked.json))
+        _write(asked, rows, f"seed {asked.seed}, {asked.runs} runs a row")
     return 0 if all(row.passed for row in rows) else 1
 
 
@@ -51,6 +55,8 @@ def _long(asked: argparse.Namespace, folder: Path) -> int:
     chosen = [row for row in rows if _wanted(row.name, asked.rows)]
     if not chosen:
         return _no_such_row([row.name for row in rows])
+    if asked.estimate:
+        return _estimate(chosen, asked.jobs)
     path: Path = asked.json or _RESULTS
     # What was asked for is part of what the results are of: a tenth of the runs is not the whole tier.
     asked_for = f"{code_digest()}/{asked.scale:g}/{asked.step}/{asked.soak_seconds:g}"
@@ -60,12 +66,14 @@ def _long(asked: argparse.Namespace, folder: Path) -> int:
     if asked.data is None:
         print("flights are left out: no --data, no $FLIGHTS")
     print(heading(), flush=True)
-    held, left = True, list[str]()
+    held, left, done = True, list[str](), list[Row]()
     for found in run_long(chosen, folder, results, asked.jobs, asked.minutes):
         if isinstance(found, str):
             left.append(found)
             continue
         held = _printed(found, asked.seed).passed and held
+        done.append(found)
+        _write(asked, done, f"seed {asked.seed}, code {asked_for}, {asked.jobs} rows at a time")
     print(f"took {(time.monotonic() - started) / 60:.1f} minutes, {asked.jobs} rows at a time")
     if left:
         print(f"not done in {asked.minutes:g} minutes: {', '.join(left)}; run it again to go on", file=sys.stderr)
@@ -78,6 +86,22 @@ def _printed(row: Row, seed: int, path: Path | None = None) -> Row:
         with path.open("a") as lines:
             lines.write(json.dumps({**asdict(row), "passed": row.passed}) + "\n")
     return row
+
+
+def _write(asked: argparse.Namespace, rows: Sequence[Row], about: str) -> None:
+    if asked.table is not None:
+        write_table(asked.table, rows, asked.seed, about)
+
+
+def _estimate(rows: Sequence[LongRow], jobs: int) -> int:
+    """Print what each row should take; those that wait take no place of the others."""
+    for row in rows:
+        beside = "  beside the others" if row.waits else ""
+        print(f"{row.name:<26} {row.runs:>6} {row.each:>9.3f} s each {row.seconds:>6.0f} s{beside}")
+    working = sum(row.seconds for row in rows if not row.waits)
+    waiting = max((row.seconds for row in rows if row.waits), default=0.0)
+    print(f"{max(working / jobs, waiting) / 60:.0f} minutes, {jobs} rows at a time")
+    return 0
 
 
 def _no_such_row(there_are: Sequence[str]) -> int:
@@ -103,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=Path, default=None, metavar="FILE", help="append what is found, a line of JSON each"
     )
+    parser.add_argument("--table", type=Path, default=None, metavar="FILE", help="write the table to a file as well")
     brief = parser.add_argument_group("without --long")
     brief.add_argument("--runs", type=int, default=25, help="runs of each row with random moments (25)")
     brief.add_argument("--seconds", type=float, default=60.0, help="of the endless run (60)")
@@ -112,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     long.add_argument("--long", action="store_true", help="do all that is done before a release")
     long.add_argument("--jobs", type=int, default=2, help="rows at a time (2)")
     long.add_argument("--minutes", type=float, default=75.0, help="begin nothing after so long (75)")
+    long.add_argument("--estimate", action="store_true", help="say what each row should take, and do nothing")
     long.add_argument("--scale", type=float, default=1.0, help="share of the runs to do, to try it out (1)")
     long.add_argument("--soak-seconds", type=float, default=1200.0, help="of the soak (1200)")
     long.add_argument(

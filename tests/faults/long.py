@@ -3,14 +3,17 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 
 from tests.faults.bad_lines import mix_csv, mix_jsonl, read_mixed
 from tests.faults.flights import flights
 from tests.faults.full_disk import can_mount, fill_disk, limit_files
+from tests.faults.further import further_rows
 from tests.faults.fuzz import run_fuzz
 from tests.faults.kills import Bench, kill_at_random, terminate_at_random
 from tests.faults.power import cut_power_at_random, cut_power_at_syncs, shim
@@ -22,77 +25,77 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.soak import run_soak
 from tests.faults.suite import small
 from tests.faults.syscalls import ERRORS, POINTS, inject_each, kill_at_each
+from tests.faults.tier import LongRow, Plan, Stretch
 from tests.faults.variants import COUNT, damage_state
 
-__all__ = ("LongRow", "Plan", "long_rows", "run_long")
+__all__ = ("long_rows", "run_long")
 
 _COUNT = 3_000
-"""Records of a run that is killed: a run and its resumption take about a second then."""
+"""Records of a run that is killed: a run and its resumption take less than two seconds then."""
+_EACH = {
+    "jsonl": 1.8,
+    "sqlite": 1.8,
+    "no_position": 1.2,
+    "gzips": 1.0,
+    "explode": 1.9,
+    "concurrency": 1.9,
+    "from_sqlite": 1.9,
+    "unordered": 2.2,
+}
+"""Seconds of a run that is killed and resumed, by scenario; 1.4 for others."""
+_SECONDS_OF_CALLS = {"jsonl": 550.0, "sqlite": 1100.0}
+_THIRD = 3
+"""Of the writes of pages of a database sink, every third one is killed: a transaction has a dozen of them."""
+_EVERY = {"jsonl": 2, "sqlite": 6}
+"""Of the writes of pages, every so many fail."""
+_BESIDE = 2
+"""Rows that wait, at a time."""
 _MANY = ("jsonl", "sqlite", "no_position")
 _VARIANTS = ("gzips", "concurrency", "two_sinks", "explode", "dedupe", "keyed", "zstd_parts", "python")
 _CUTS = (("jsonl", 100), ("sqlite", 100), ("zstd_parts", 34), ("dedupe", 33), ("two_sinks", 33))
 _DRAINED = ("jsonl", "sqlite", "concurrency", "two_sinks", "explode", "dedupe", "keyed", "zstd_parts")
 
-Stretch = Callable[[Row, int, int], None]
-"""Does some runs of a row: takes the row, the number of the first run and how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is asked for: ``scale`` is the share of the runs to do, each ``step``-th system call."""
-
-    seed: int = 1
-    scale: float = 1.0
-    step: int = 1
-    soak_seconds: float = 1200.0
-    data: Path | None = None
-
-    def runs(self, number: int) -> int:
-        """Return how many runs of a row with so many are done."""
-        return max(round(number * self.scale), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class LongRow:
-    """A row of ``runs`` in stretches of ``size``; ``begin`` sets up a folder for all of them."""
-
-    name: str
-    runs: int
-    size: int
-    begin: Callable[[Path], Stretch]
-
-    def stretches(self) -> Iterator[tuple[int, int]]:
-        """Yield first run and number of each stretch."""
-        for first in range(0, self.runs, self.size):
-            yield first, min(self.size, self.runs - first)
+_SHARDS = {"pwrite64": 8, "write": 3}
+"""In how many stretches the calls of a kind are killed, each n-th of them: minutes are lost at most."""
 
 
 def run_long(rows: Sequence[LongRow], folder: Path, results: Results, jobs: int, minutes: float) -> Iterator[Row | str]:
-    """Run the stretches that are missing, so many rows at a time; yield each row as it ends, by the order of the plan.
+    """Run the stretches that are missing, so many rows at a time; yield each row as it ends.
+
+    Rows that wait are done beside them.
 
     No stretch begins after so many minutes: then the names of rows that are not done are given in place of the rows.
     """
     ends, broken_off = time.monotonic() + 60 * minutes, Event()
+    ended: SimpleQueue[tuple[LongRow, Future[bool]]] = SimpleQueue()
 
     def over() -> bool:
         return broken_off.is_set() or time.monotonic() > ends
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, ThreadPoolExecutor(_BESIDE) as beside:
         try:
-            done = [pool.submit(_run_row, row, folder / row.name.replace("/", "-"), results, over) for row in rows]
-            for row, whole in zip(rows, done, strict=True):
+            for row in rows:
+                place = folder / row.name.replace("/", "-")
+                whole = (beside if row.waits else pool).submit(_run_row, row, place, results, over)
+                whole.add_done_callback(partial(_tell, ended, row))
+            for _ in rows:
+                row, whole = ended.get()
                 yield results.total(row.name) if whole.result() else row.name
         finally:
             broken_off.set()  # what is under way is finished, and nothing else is begun
 
 
+def _tell(ended: "SimpleQueue[tuple[LongRow, Future[bool]]]", row: LongRow, whole: Future[bool]) -> None:
+    ended.put((row, whole))
+
+
 def long_rows(plan: Plan) -> list[LongRow]:
-    """Return every row of tier L, those that take longest first."""
+    """Return every row of tier L, those that should take longest first."""
     by_name = {scenario.name: scenario for scenario in SCENARIOS}
-    rows = [LongRow("soak", 1, 1, lambda folder: lambda row, _, __: run_soak(folder / "run", row, plan.soak_seconds))]
+    rows = [LongRow("soak", 1, 1, partial(_soaked, plan=plan), plan.soak_seconds + 3, waits=True)]
     rows += [_kills(f"kills/{name}", replace(by_name[name], count=_COUNT), plan, 500) for name in _MANY]
     if plan.data is not None:
-        rows += [_kills(scenario.name, scenario, plan, 100, 10) for scenario in flights(plan.data)]
+        rows += [_kills(scenario.name, scenario, plan, 50, 10) for scenario in flights(plan.data)]
     rows += [_power(replace(by_name[name], count=_COUNT), plan, cuts) for name, cuts in _CUTS]
     plain = [by_name[name] for name in ("jsonl", "sqlite")]
     for scenario in plain:
@@ -105,9 +108,10 @@ def long_rows(plan: Plan) -> list[LongRow]:
             rows.append(_kills(f"kills/{scenario.name}", replace(scenario, count=_COUNT), plan, runs))
     for scenario in plain:
         rows += list(_storage(scenario, plan))
-    rows.append(LongRow("fuzz", 1, 1, lambda folder: _fuzzed(folder, plan)))
-    rows.append(LongRow("bad-lines", 1, 1, lambda folder: _bad_lines(folder, plan)))
-    return rows
+    rows.append(LongRow("fuzz", 1, 1, lambda folder: _fuzzed(folder, plan), plan.runs(50_000) * 0.003))
+    rows.append(LongRow("bad-lines", 1, 1, lambda folder: _bad_lines(folder, plan), 22.0))
+    # Where the longest come first no place is idle in the end.
+    return sorted([*rows, *further_rows(plan)], key=lambda row: -row.seconds)
 
 
 def _run_row(row: LongRow, folder: Path, results: Results, over: Callable[[], bool]) -> bool:
@@ -136,7 +140,7 @@ def _kills(name: str, scenario: Scenario, plan: Plan, runs: int, size: int = 25)
         bench = Bench.set_up(scenario, folder)
         return lambda row, first, count: kill_at_random(bench, row, count, plan.seed, first)
 
-    return LongRow(name, plan.runs(runs), size, begin)
+    return LongRow(name, plan.runs(runs), size, begin, _EACH.get(scenario.name, 8.3 if "flights" in name else 1.4))
 
 
 def _drains(scenario: Scenario, plan: Plan) -> LongRow:
@@ -144,7 +148,7 @@ def _drains(scenario: Scenario, plan: Plan) -> LongRow:
         bench = Bench.set_up(scenario, folder)
         return lambda row, first, count: terminate_at_random(bench, row, count, plan.seed, first)
 
-    return LongRow(f"sigterm/{scenario.name}", plan.runs(25), 25, begin)
+    return LongRow(f"sigterm/{scenario.name}", plan.runs(25), 25, begin, 2.2)
 
 
 def _power(scenario: Scenario, plan: Plan, cuts: int) -> LongRow:
@@ -153,7 +157,7 @@ def _power(scenario: Scenario, plan: Plan, cuts: int) -> LongRow:
         library = shim(folder)
         return lambda row, first, count: cut_power_at_random(bench, row, library, count, plan.seed, first)
 
-    return LongRow(f"power/{scenario.name}", plan.runs(cuts), 20, begin)
+    return LongRow(f"power/{scenario.name}", plan.runs(cuts), 20, begin, 2.2)
 
 
 def _syncs(scenario: Scenario, plan: Plan) -> LongRow:
@@ -161,29 +165,39 @@ def _syncs(scenario: Scenario, plan: Plan) -> LongRow:
         bench = Bench.set_up(scenario, folder)
         return lambda row, _, __: cut_power_at_syncs(bench, row, shim(folder), plan.step)
 
-    return LongRow(f"power-at-syncs/{scenario.name}", 1, 1, begin)
+    return LongRow(f"power-at-syncs/{scenario.name}", 1, 1, begin, 60.0 / plan.step)
 
 
 def _calls(scenario: Scenario, plan: Plan) -> LongRow:
+    parts = [(call, files, part) for call, files in POINTS for part in range(_SHARDS.get(call, 1))]
+
     def begin(folder: Path) -> Stretch:
         bench = Bench.set_up(scenario, folder)
 
         def kill(row: Row, first: int, _: int) -> None:
-            call, files = POINTS[first]
-            kill_at_each(bench, row, call, files, plan.step)
-            row.count("kinds of calls")
+            call, files, part = parts[first]
+            step = plan.step * (_THIRD if call == "pwrite64" and files else 1)
+            kill_at_each(bench, row, call, files, step * _SHARDS.get(call, 1), 1 + part * step)
 
         return kill
 
-    return LongRow(f"calls/{scenario.name}", len(POINTS), 1, begin)
+    each = _SECONDS_OF_CALLS[scenario.name] / plan.step / len(parts)
+    return LongRow(f"calls/{scenario.name}", len(parts), 1, begin, each)
 
 
 def _errors(scenario: Scenario, plan: Plan) -> LongRow:
     def begin(folder: Path) -> Stretch:
         bench = Bench.set_up(scenario, folder)
-        return lambda row, first, _: inject_each(bench, row, ERRORS[first], plan.step)
 
-    return LongRow(f"errors/{scenario.name}", len(ERRORS), 1, begin)
+        def inject(row: Row, first: int, _: int) -> None:
+            injection = ERRORS[first]
+            # A database makes hundreds of these calls, and what fails is always the one transaction.
+            many = _EVERY[scenario.name] if injection.calls == "pwrite64" else 1
+            inject_each(bench, row, injection, plan.step * many)
+
+        return inject
+
+    return LongRow(f"errors/{scenario.name}", len(ERRORS), 1, begin, 320.0 / plan.step / len(ERRORS))
 
 
 def _storage(scenario: Scenario, plan: Plan) -> Iterator[LongRow]:
@@ -206,12 +220,17 @@ def _storage(scenario: Scenario, plan: Plan) -> Iterator[LongRow]:
             refuse_second(bench, row, f"second-{number}", by_link=number % 2 == 1, killed=number % 4 > 1)
 
     name = scenario.name
-    yield LongRow(f"state-variants/{name}", plan.runs(COUNT), 50, benched(replace(scenario, count=6_000), damage_state))
-    yield LongRow(f"refusals/{name}", 1, 1, benched(scenario, refuse))
-    yield LongRow(f"second/{name}", plan.runs(10), 10, benched(scenario, second))
-    yield LongRow(f"short-writes/{name}", plan.runs(25), 25, benched(brief, limit_files))
+    each_damaged = benched(replace(scenario, count=6_000), damage_state)
+    yield LongRow(f"state-variants/{name}", plan.runs(COUNT), 50, each_damaged, 0.9)
+    yield LongRow(f"refusals/{name}", 1, 1, benched(scenario, refuse), 22.0)
+    yield LongRow(f"second/{name}", plan.runs(10), 10, benched(scenario, second), 7.6)
+    yield LongRow(f"short-writes/{name}", plan.runs(25), 25, benched(brief, limit_files), 2.4)
     if can_mount():
-        yield LongRow(f"full-disk/{name}", plan.runs(15), 15, benched(brief, fill_disk))
+        yield LongRow(f"full-disk/{name}", plan.runs(15), 15, benched(brief, fill_disk), 2.7)
+
+
+def _soaked(folder: Path, plan: Plan) -> Stretch:
+    return lambda row, _, __: run_soak(folder / "run", row, plan.soak_seconds)
 
 
 def _fuzzed(folder: Path, plan: Plan) -> Stretch:

@@ -1,15 +1,20 @@
 """Tier L remembers what it has done, and its mutants still fit the code that they are planted in."""
 
+import re
 from pathlib import Path
+from random import Random
+from threading import Event
 
 import pytest
 
 from pipeline.verify.audit import Audit
-from tests.faults.long import LongRow, Plan, Stretch, long_rows, run_long
+from tests.faults.apart import CASES, do_cases, run_apart
+from tests.faults.long import long_rows, run_long
 from tests.faults.mutants import MUTANTS, Mutant, planted
 from tests.faults.results import Results
 from tests.faults.row import Row
-from tests.faults.table import lines_of
+from tests.faults.table import lines_of, write_table
+from tests.faults.tier import LongRow, Plan, Stretch
 
 
 def counted(name: str, runs: int, done: list[int], broken: int = -1) -> LongRow:
@@ -109,3 +114,64 @@ def test_repeats_are_allowed_up_to_what_was_at_risk() -> None:
     assert Audit(repeated=5, allowed=5).clean
     assert not Audit(repeated=6, allowed=5).clean
     assert "6 of 5 allowed" in str(Audit(repeated=6, allowed=5))
+
+
+def test_a_row_that_waits_takes_no_place_of_the_others(tmp_path: Path) -> None:
+    begun = Event()
+
+    def begin_waiting(folder: Path) -> Stretch:
+        return lambda row, _, __: row.check("waits", problem="" if begun.wait(20) else "the other never began")
+
+    def begin_other(folder: Path) -> Stretch:
+        begun.set()
+        return lambda row, _, __: row.check("other")
+
+    rows = [LongRow("waits", 1, 1, begin_waiting, waits=True), LongRow("other", 1, 1, begin_other)]
+    results = Results.read(tmp_path / "r.jsonl", 1, "code")
+    found = list(run_long(rows, tmp_path / "dir", results, 1, 1.0))
+    assert {(row.name, row.passed) for row in found if isinstance(row, Row)} == {("other", True), ("waits", True)}
+
+
+def test_every_row_of_the_plan_is_in_the_readme_and_is_there() -> None:
+    named = set(re.findall(r"`([\w-]+)(?:/\*)?`", (Path(__file__).parent / "README.md").read_text()))
+    groups = {row.name.split("/")[0] for row in long_rows(Plan())}
+    assert groups <= named
+    ids = {
+        "C": (1, 2, 4, 6, 7, 9, 10, 12, 13, 15, 16),
+        "P": (1, 2, *range(6, 14)),
+        "I": range(1, 7),
+        "Z": (1, *range(3, 10)),
+    }
+    table = (Path(__file__).parent / "README.md").read_text()
+    assert all(re.search(rf"^\|[^|]*\b{kind}{number}\b", table, re.M) for kind in ids for number in ids[kind])
+
+
+def test_the_whole_of_it_should_take_75_minutes_on_two_cores() -> None:
+    assert sum(row.seconds for row in long_rows(Plan(data=Path("flights"))) if not row.waits) <= 2 * 75 * 60
+
+
+def test_the_table_is_written_as_text(tmp_path: Path) -> None:
+    row = Row("one", 2, seconds=3.0)
+    write_table(tmp_path / "table.txt", [row], 7, "seed 7")
+    text = (tmp_path / "table.txt").read_text().splitlines()
+    assert text[:2] == ["seed 7", "1 of 1 rows passed, 2 runs"]
+    assert text[-1].split()[:7] == ["one", "2", "0", "0", "0", "pass", "3"]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_cases_of_each_row_that_is_done_in_one_process_hold(name: str, tmp_path: Path) -> None:
+    row = Row(name)
+    run_apart(tmp_path / "dir", row, 1, 1)
+    assert row.passed and row.runs == 1, row.failures
+
+
+def test_a_case_that_breaks_is_found_and_its_folder_stays(tmp_path: Path) -> None:
+    def breaks(folder: Path, chance: Random) -> str:
+        (folder / "left").touch()
+        if folder.name.endswith("1"):
+            raise ValueError("broken")
+        return ""
+
+    found = do_cases(breaks, "some", range(3), 1, tmp_path)
+    assert [bool(problem) for _, problem in found["cases"]] == [False, True, False]
+    assert [path.name for path in tmp_path.rglob("left")] == ["left"]
