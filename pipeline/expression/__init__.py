@@ -2,11 +2,13 @@
 
 from pipeline.expression.code import Expression
 from pipeline.expression.compile import (
+    Rebuilt,
     compile_assignments,
     compile_expression,
     compile_predicate,
     compile_record,
 )
+from pipeline.expression.loops import Loop
 from pipeline.expression.report import EvaluationError
 from pipeline.expression.text import ExpressionError
 
@@ -14,6 +16,8 @@ __all__ = (
     "EvaluationError",
     "Expression",
     "ExpressionError",
+    "Loop",
+    "Rebuilt",
     "compile_assignments",
     "compile_expression",
     "compile_predicate",

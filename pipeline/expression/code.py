@@ -6,17 +6,18 @@ evaluating costs nothing extra, and an exception still says which part failed.
 """
 
 import ast
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from pipeline.expression.library import FUNCTIONS, MANY, MAX_BITS, METHODS, OPERATIONS, Known
+from pipeline.expression.declared import Declared
+from pipeline.expression.library import FUNCTIONS, MANY, MAX_BITS, METHODS, Known
+from pipeline.expression.loops import Loop, Quick, native, quick_loop
 from pipeline.expression.report import Place, Report
 from pipeline.expression.text import ExpressionError, Text, shorten
 
-__all__ = ("Code", "Expression", "Loop", "Step", "constant")
+__all__ = ("Code", "Expression", "Step", "constant", "local")
 
 Step = tuple[str, dict[str, ast.expr]]
 """A statement as a template, and what stands for its capital names."""
@@ -40,14 +41,23 @@ _SYMBOLS: dict[type[ast.AST], str] = {
     ast.UAdd: "+",
 }
 _ARITHMETIC: dict[type[ast.operator], str] = {
-    ast.Add: "(_T if (_T := LEFT + RIGHT).__class__ is _whole or _T.__class__ is _float else _bounded(_T))",
+    ast.Add: "(_T if _type(_T := LEFT + RIGHT) is _whole or _type(_T) is _float else _bounded(_T))",
     ast.Sub: "LEFT - RIGHT",
-    ast.Mult: "_multiply(LEFT, RIGHT)",
+    # Both sides are made before either is judged, hence no `and` and no `or`.
+    ast.Mult: "(_T * _U if (_type(_T := LEFT) is _float) | (_type(_U := RIGHT) is _float) else _multiply(_T, _U))",
     ast.Div: "LEFT / RIGHT",
     ast.FloorDiv: "LEFT // RIGHT",
-    ast.Mod: "_modulo(LEFT, RIGHT)",
+    ast.Mod: "(_T % _U if (_type(_T := LEFT) is _whole) & (_type(_U := RIGHT) is _whole) else _modulo(_T, _U))",
     ast.Pow: "_power(LEFT, RIGHT)",
 }
+_BY_WHOLE: dict[type[ast.operator], str] = {
+    ast.Mult: (
+        "(_T * RIGHT if _type(_T := LEFT) is _whole and _T.bit_length() <= MOST or _type(_T) is _float"
+        " else _multiply(_T, RIGHT))"
+    ),
+    ast.Mod: "(_T % RIGHT if _type(_T := LEFT) is _whole else _modulo(_T, RIGHT))",
+}
+"""By an integer that is written down, MOST being the bits of what it can multiply within bounds."""
 _FOREIGN = {"true": "True", "false": "False", "null": "None", "nil": "None"}
 _REFUSED: dict[type[ast.expr], str] = {
     ast.Await: "await",
@@ -64,9 +74,6 @@ _REFUSED: dict[type[ast.expr], str] = {
     ast.Yield: "yield",
     ast.YieldFrom: "yield",
 }
-
-Loop = Callable[[Iterable[Any], Callable[[Any], None]], None]
-"""Takes records, and what is called with the value of each, in order, up to the first that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,12 @@ class Expression:
 class Code:
     """Writes the native function for one or several texts over the same record."""
 
-    def __init__(self, typed: bool, parameters: Sequence[str] = ()) -> None:
-        self._typed = typed
+    def __init__(self, typed: bool, parameters: Sequence[str] = (), exact: type[Any] | None = None) -> None:
+        """Write for dicts or ``typed`` records, or for a record of the ``exact`` class only, by `finish_quick`."""
+        self.typed = typed
+        self.exact = exact
+        self._known = Declared(exact) if typed and exact is not None else None
+        self._constants: dict[str, Any] = {}
         self._values = [name for name in parameters if not name.endswith("()")]
         self._calls = [name.removesuffix("()") for name in parameters if name.endswith("()")]
         self._arguments = [name.removesuffix("()") for name in parameters]
@@ -114,24 +125,48 @@ class Code:
     def finish(self, text: str, steps: Iterable[Step], for_typed: Callable[..., Any] | None = None) -> Expression:
         """Return the function that takes these steps, and hands typed records to another one if there is one."""
         names = self._arguments or ["_record", "_origin"][: 1 + self._uses_origin]
-        body = [*self._preparations(), *(_fill_statement(template, parts) for template, parts in steps)]
-        self._read_in_place(body)
-        report = Report(tuple(self._places), self._typed, bool(self._arguments))
+        body = self._body(steps)
+        report = Report(tuple(self._places), self.typed, bool(self._arguments))
         try:
-            function, loop = _functions(names, body, report, for_typed)
+            function, loop = native(names, body, report, for_typed)
         except (RecursionError, MemoryError):
             raise ExpressionError("nested too deeply") from None
         return Expression(text, frozenset(self._reads), self._uses_origin, function, loop)
 
+    def finish_quick(self, steps: Iterable[Step]) -> Quick:
+        """Return the loop that takes these steps with each record of the exact class."""
+        return quick_loop(self._body(steps), {**self._constants, "_class": self.exact})
+
+    def reading(self, name: str) -> ast.expr:
+        """Return the code that reads a field of the record."""
+        if self._known is not None and self._known.has(name):
+            return _named(_fill(1, "_record.ATTRIBUTE", {}), name)
+        if self.typed:
+            template = "_getattr(_record, NAME, None)"
+        else:
+            template = "_record.get(NAME)" if self.exact is None else "_record[NAME]"
+        return _fill(1, template, {"NAME": constant(name)})
+
+    def name(self, value: Any) -> str:
+        """Return a name by which the code of a quick loop reaches a value."""
+        name = f"_c{len(self._constants)}"
+        self._constants[name] = value
+        return name
+
+    def _body(self, steps: Iterable[Step]) -> list[ast.stmt]:
+        body = [*self._preparations(), *(_fill_statement(template, parts) for template, parts in steps)]
+        self._read_in_place(body)
+        return body
+
     def _preparations(self) -> Iterator[ast.stmt]:
-        if self._typed and not self._arguments:
+        if self.typed and not self._arguments and self.exact is None:
             yield _fill_statement("_record.__struct_fields__", {})  # a dict has no such thing and must not pass
         for name, count in self._reads.items():
             if count > 1:
-                yield _fill_statement(f"{self._local(name)} = VALUE", {"VALUE": self._reading(name)})
+                yield _fill_statement(f"{self._local(name)} = VALUE", {"VALUE": self.reading(name)})
 
     def _read_in_place(self, body: list[ast.stmt]) -> None:
-        once = {self._local(name): self._reading(name) for name, count in self._reads.items() if count == 1}
+        once = {self._local(name): self.reading(name) for name, count in self._reads.items() if count == 1}
         for parent in [parent for statement in body for parent in ast.walk(statement)]:
             for slot, value in ast.iter_fields(parent):
                 if isinstance(value, list):
@@ -218,10 +253,6 @@ class Code:
     def _local(self, name: str) -> str:
         return f"_f{list(self._reads).index(name)}"
 
-    def _reading(self, name: str) -> ast.expr:
-        template = "_getattr(_record, NAME, None)" if self._typed else "_record.get(NAME)"
-        return _fill(1, template, {"NAME": constant(name)})
-
     def _emit_attribute(self, tree: ast.Attribute) -> ast.expr:
         match tree.value:
             case ast.Name(id="_origin") if not self._arguments:
@@ -239,7 +270,17 @@ class Code:
     def _emit_key(self, tree: ast.expr, base: ast.expr, key: str) -> ast.expr:
         if isinstance(base, ast.Name) and base.id == "_record" and not self._arguments:
             return self._emit_field(tree, key)
-        template = "(_T.get(KEY) if (_T := BASE).__class__ is _dict else _field(_T, KEY))"
+        inner = self._known.inner(base) if self._known is not None else None
+        if inner is not None and inner.has(key):
+            kind = self.name(inner.type)
+            template = f"(_T.ATTRIBUTE if _type(_T := BASE) is {kind} else _field(_T, KEY))"
+            value = self._fill(tree, template, BASE=self._emit(base), KEY=constant(key))
+            _named(cast(ast.IfExp, value).body, key)
+            return value
+        if self.exact is not None and not self.typed:
+            template = "(_T[KEY] if _type(_T := BASE) is _dict else _field(_T, KEY))"
+        else:
+            template = "(_T.get(KEY) if _type(_T := BASE) is _dict else _field(_T, KEY))"
         return self._fill(tree, template, BASE=self._emit(base), KEY=constant(key))
 
     def _emit_subscript(self, tree: ast.Subscript) -> ast.expr:
@@ -262,6 +303,10 @@ class Code:
                 return self._fill(tree, f"{name}()")
             case ast.Name(id="coalesce"):
                 return self._emit_coalesce(tree)
+            case ast.Name(id="int") if len(tree.args) == 1:
+                # What a float is rounded to has no more than 1024 bits.
+                template = "(_trunc(_T) if _type(_T := VALUE) is _float else _function_int(_T))"
+                return self._fill(tree, template, VALUE=self._emit(tree.args[0]))
             case ast.Name(id=name):
                 return self._emit_known(tree, tree.args, FUNCTIONS, "function", name)
             case ast.Attribute(value=base, attr=name):
@@ -330,6 +375,10 @@ class Code:
             template = "LEFT + RIGHT"  # a number, which needs no bound
         elif isinstance(tree.op, ast.Mult) and any(isinstance(side, float) for side in sides):
             template = "LEFT * RIGHT"
+        elif isinstance(tree.right, ast.Constant) and isinstance(tree.right.value, int):
+            template = _BY_WHOLE.get(type(tree.op), template)
+            most = constant(MAX_BITS - tree.right.value.bit_length())
+            return self._fill(tree, template, LEFT=self._emit(tree.left), RIGHT=self._emit(tree.right), MOST=most)
         return self._fill(tree, template, LEFT=self._emit(tree.left), RIGHT=self._emit(tree.right))
 
     def _emit_dict(self, tree: ast.Dict) -> ast.expr:
@@ -347,8 +396,9 @@ class Code:
 
     def _fill(self, tree: ast.expr, template: str, **parts: ast.expr) -> ast.expr:
         self._places.append(Place(self._text, tree))
-        if "_T" in template:
-            template = template.replace("_T", self._temporary())
+        for name in ("_T", "_U"):
+            if name in template:
+                template = template.replace(name, self._temporary())
         return _fill(len(self._places), template, parts)
 
     def _temporary(self) -> str:
@@ -359,6 +409,11 @@ class Code:
 def constant(value: str | bool | int | float | None) -> ast.expr:
     """Return the code of a value that is written as it is."""
     return ast.Constant(value, lineno=1, end_lineno=1, col_offset=0, end_col_offset=0)
+
+
+def local(name: str) -> ast.expr:
+    """Return the code that reads a local variable."""
+    return ast.Name(name, ast.Load(), lineno=1, end_lineno=1, col_offset=0, end_col_offset=0)
 
 
 class _Filling(ast.NodeTransformer):
@@ -386,59 +441,11 @@ def _fill_statement(template: str, parts: Mapping[str, ast.expr]) -> ast.stmt:
     return cast(ast.stmt, _Filling(line, parts).visit(ast.parse(template).body[0]))
 
 
+def _named(value: ast.expr, attribute: str) -> ast.expr:
+    # Within a template the parser would change some letters of a name, and we what looks like a temporary.
+    cast(ast.Attribute, value).attr = attribute
+    return value
+
+
 def _instead(value: object, once: Mapping[str, ast.expr]) -> object:
     return once.get(value.id, value) if isinstance(value, ast.Name) else value
-
-
-def _functions(
-    names: Sequence[str], body: list[ast.stmt], report: Report, for_typed: Callable[..., Any] | None
-) -> tuple[Callable[..., Any], Loop | None]:
-    record = "_record" if "_record" in names else "None"
-    arguments = ", ".join(names)
-    # Nearly all records are dicts: they pay for the test of their class and nothing else.
-    hand_over = (
-        "    if _record.__class__ is not _dict and _hasattr(_record.__class__, '__struct_fields__'):"
-        f" return _for_typed({arguments})\n"
-    )
-    texts = [
-        f"def _evaluate({arguments}):\n"
-        f"{hand_over if for_typed is not None else ''}"
-        "    try: pass\n"
-        f"    except _Exception as _error: raise _report({record}, _error) from _error"
-    ]
-    bodies = [body]
-    if list(names) == ["_record"]:
-        # A frame for all records: setting one up for each is a quarter of what a short text costs.
-        texts.append(
-            "def _evaluate_all(_records, _append):\n"
-            "  for _record in _records:\n"
-            f"{_LOOP_HAND_OVER if for_typed is not None else ''}"
-            "    try: pass\n"
-            "    except _Exception as _error: raise _report(_record, _error) from _error"
-        )
-        bodies.append([_appended(statement) for statement in body])
-    namespace = {**OPERATIONS, "_report": report, "_for_typed": for_typed}
-    for text, statements in zip(texts, bodies, strict=True):
-        module = ast.parse(text)
-        next(part for part in ast.walk(module) if isinstance(part, ast.Try)).body = statements
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Python thinks of `1 == ()` is no matter of the user's
-            exec(compile(module, "<expression>", "exec"), namespace)
-    return cast(Callable[..., Any], namespace["_evaluate"]), cast(Loop | None, namespace.get("_evaluate_all"))
-
-
-_LOOP_HAND_OVER = (
-    "    if _record.__class__ is not _dict and _hasattr(_record.__class__, '__struct_fields__'):\n"
-    "        _append(_for_typed(_record))\n"
-    "        continue\n"
-)
-
-
-def _appended(statement: ast.stmt) -> ast.stmt:
-    """Return the statement for the loop: a value goes to the list and the next record comes."""
-    if not isinstance(statement, ast.Return) or statement.value is None:
-        return statement
-    call = ast.Call(ast.Name("_append", ast.Load()), [statement.value], [])
-    for part in (call, call.func):
-        ast.copy_location(part, statement)
-    return ast.copy_location(ast.Expr(call), statement)

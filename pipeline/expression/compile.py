@@ -3,11 +3,22 @@
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.expression.code import Code, Expression, Step, constant
+from pipeline.expression.code import Code, Expression, Step, constant, local
+from pipeline.expression.loops import Loops, Quick
 
-__all__ = ("compile_assignments", "compile_expression", "compile_predicate", "compile_record")
+__all__ = ("compile_assignments", "compile_expression", "compile_predicate", "compile_record", "Rebuilt")
+
+
+class Rebuilt(NamedTuple):
+    """How a new record is made of a typed one.
+
+    ``make`` takes, by position, what ``parts`` lists: the name of a field of the old record, or the index of a text.
+    """
+
+    make: Callable[..., Any]
+    parts: Sequence[str | int]
 
 
 def compile_expression(text: str, *, typed: bool | None = None, parameters: Sequence[str] = ()) -> Expression:
@@ -20,12 +31,10 @@ def compile_expression(text: str, *, typed: bool | None = None, parameters: Sequ
     :raises ExpressionError: when the text is not an expression of the language.
     """
 
-    def write(typed: bool, for_typed: Callable[..., Any] | None) -> Expression:
-        code = Code(typed, parameters)
-        value = code.add(text)
-        return code.finish(text, [("return VALUE", {"VALUE": value})], for_typed)
+    def steps(code: Code) -> list[Step]:
+        return [("return VALUE", {"VALUE": code.add(text)})]
 
-    return _for_sorts(write, False if parameters else typed)
+    return _for_sorts(text, steps, False if parameters else typed, parameters)
 
 
 def compile_predicate(text: str, *, typed: bool | None = None) -> Expression:
@@ -34,12 +43,10 @@ def compile_predicate(text: str, *, typed: bool | None = None) -> Expression:
     :raises ExpressionError: when the text is not an expression of the language.
     """
 
-    def write(typed: bool, for_typed: Callable[..., Any] | None) -> Expression:
-        code = Code(typed)
-        value = code.add(text)
-        return code.finish(text, [("return True if VALUE else False", {"VALUE": value})], for_typed)
+    def steps(code: Code) -> list[Step]:
+        return [("return True if VALUE else False", {"VALUE": code.add(text)})]
 
-    return _for_sorts(write, typed)
+    return _for_sorts(text, steps, typed)
 
 
 def compile_assignments(
@@ -47,24 +54,27 @@ def compile_assignments(
     *,
     typed: bool | None = None,
     rebuild: Callable[[Callable[..., tuple[Any, ...]]], Callable[..., Any]] | None = None,
+    rebuilt: Callable[[type[Any]], Rebuilt] | None = None,
 ) -> Expression:
     """Compile fields and their texts to one function that assigns them all to a record and returns the record.
 
     All values are made before the first is assigned: texts see the record as it was, and when one fails nothing has
     changed. A typed record has no place for new fields, so nothing is assigned to it: for one the values are returned,
     a tuple in the order of ``texts``. ``rebuild`` takes the function that does so, with the same arguments, and returns
-    the one to use for typed records instead.
+    the one to use for typed records instead; ``rebuilt`` says the same of a class, for loops to build by.
 
     :raises ExpressionError: when a text is not an expression of the language; ``field`` says which.
     """
 
-    def write(typed: bool, for_typed: Callable[..., Any] | None) -> Expression:
-        code = Code(typed)
-        steps = [_keep(index, code.add(text, name)) for index, (name, text) in enumerate(texts.items())]
-        steps += _returning_values(texts) if typed else _assigning(texts)
-        return code.finish(_listing(texts), steps, for_typed)
+    def steps(code: Code) -> list[Step]:
+        kept = [_keep(index, code.add(text, name)) for index, (name, text) in enumerate(texts.items())]
+        if not code.typed:
+            return kept + _assigning(texts)
+        if code.exact is None or rebuilt is None:
+            return kept + _returning_values(texts)
+        return [*kept, _rebuilding(code, rebuilt(code.exact))]
 
-    return _for_sorts(write, typed, rebuild)
+    return _for_sorts(_listing(texts), steps, typed, rebuild=rebuild, by_class=rebuild is None or rebuilt is not None)
 
 
 def compile_record(texts: Mapping[str, str], parameters: Sequence[str]) -> Expression:
@@ -80,17 +90,45 @@ def compile_record(texts: Mapping[str, str], parameters: Sequence[str]) -> Expre
 
 
 def _for_sorts(
-    write: Callable[[bool, Callable[..., Any] | None], Expression],
+    text: str,
+    steps: Callable[[Code], list[Step]],
     typed: bool | None,
+    parameters: Sequence[str] = (),
     rebuild: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    by_class: bool = True,
 ) -> Expression:
-    """Write the function for one sort of records, or for dicts with that for typed ones behind it."""
+    """Write the function for one sort of records, or for dicts with that for typed ones behind it, and the loop.
+
+    ``by_class`` tells whether the steps can be written for a class of typed records.
+    """
+
+    def write(typed: bool, for_typed: Callable[..., Any] | None) -> Expression:
+        code = Code(typed, parameters)
+        return code.finish(text, steps(code), for_typed)
+
+    def write_quick(kind: type[Any]) -> Quick | None:
+        struct = hasattr(kind, "__struct_fields__")
+        if not (struct and by_class if typed is not False and kind is not dict else kind is dict and not typed):
+            return None
+        code = Code(struct, exact=kind)
+        return code.finish_quick(steps(code))
+
     if typed is False:
-        return write(False, None)
-    expression = write(True, None)
-    if rebuild is not None:
-        expression = replace(expression, function=rebuild(expression.function), loop=None)
-    return expression if typed else write(False, expression.function)
+        expression = write(False, None)
+    else:
+        expression = write(True, None)
+        if rebuild is not None:
+            expression = replace(expression, function=rebuild(expression.function), loop=None)
+        expression = expression if typed else write(False, expression.function)
+    if expression.loop is None:
+        return expression
+    return replace(expression, loop=Loops(expression.function, expression.loop, write_quick))
+
+
+def _rebuilding(code: Code, rebuilt: Rebuilt) -> Step:
+    made = [local(f"_v{part}") if isinstance(part, int) else code.reading(part) for part in rebuilt.parts]
+    parts = {f"P{index}": part for index, part in enumerate(made)}
+    return f"return {code.name(rebuilt.make)}({', '.join(parts)})", parts
 
 
 def _returning_values(texts: Mapping[str, str]) -> list[Step]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pipeline.expression import compile_assignments
+from pipeline.expression import Expression, Loop, Rebuilt, compile_assignments
 from pipeline.stage import Each, Processor, StageContext, Work, key
 from stages.processors.functions import refuse_timeout
 from stages.processors.records import Shape, compiled, shape_of
@@ -60,24 +60,34 @@ class Map(Processor, kw_only=True):
         :raises ConfigError: when one is not an expression.
         """
         place = f"stage '{context.name}' (processor map)"
-        assign = compiled(place, "set", lambda: compile_assignments(self.set, rebuild=self._of_structs))
+        assign = compiled(place, "set", self._assignments)
         steps = [step for step in (_renamer(self.rename), _chooser(self.keep, self.drop)) if step is not None]
         if not steps:
             return Each(assign.function, gives="record", origins=assign.uses_origin, loop=assign.loop)
         function = _followed(assign.function, steps, assign.uses_origin)
-        return Each(function, gives="record", origins=assign.uses_origin)
+        loop = _followed_loop(assign.loop, steps, function) if assign.loop is not None else None
+        return Each(function, gives="record", origins=assign.uses_origin, loop=loop)
 
-    def _of_structs(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+    def _assignments(self) -> Expression:
         shapes: dict[type[msgspec.Struct], Shape] = {}
 
-        def change(record: msgspec.Struct, *origin: Any) -> Any:
-            old = type(record)
+        def shaped(old: type[msgspec.Struct]) -> Shape:
             shape = shapes.get(old)
             if shape is None:
                 shape = shapes[old] = shape_of(old, added=list(self.set), names=self.rename, kept=self._keeps)
-            return shape.make(record, compute(record, *origin))
+            return shape
 
-        return change
+        def changing(compute: Callable[..., Any]) -> Callable[..., Any]:
+            def change(record: msgspec.Struct, *origin: Any) -> Any:
+                return shaped(type(record)).make(record, compute(record, *origin))
+
+            return change
+
+        def rebuilt(old: type[msgspec.Struct]) -> Rebuilt:
+            shape = shaped(old)
+            return Rebuilt(shape.type, shape.parts)
+
+        return compile_assignments(self.set, rebuild=changing, rebuilt=rebuilt)
 
     def _keeps(self, name: str) -> bool:
         return name in self.keep if self.keep is not None else name not in (self.drop or ())
@@ -101,6 +111,35 @@ def _followed(
         return finish(record, assign(record, origin))
 
     return change_with_origin if origins else change
+
+
+def _followed_loop(
+    assign: Loop, steps: list[Callable[[dict[str, Any]], dict[str, Any]]], function: Callable[[Any], Any]
+) -> Loop:
+    """Return a loop that does what ``function`` does."""
+
+    def loop(records: Iterable[Any], append: Callable[[Any], None]) -> None:
+        fetched = list(records)
+        kinds = set(map(type, fetched))
+        if kinds == {dict}:
+            assign_then_step(fetched, append)
+        elif all(issubclass(kind, msgspec.Struct) for kind in kinds):
+            assign(fetched, append)
+        else:
+            for record in fetched:
+                append(function(record))
+
+    def assign_then_step(records: list[Any], append: Callable[[Any], None]) -> None:
+        assigned: list[dict[str, Any]] = []
+        try:
+            assign(records, assigned.append)
+        finally:  # those ahead of one that fails are assigned to, and must not be a second time
+            for record in assigned:
+                for step in steps:
+                    record = step(record)
+                append(record)
+
+    return loop
 
 
 def _renamer(names: dict[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:

@@ -48,10 +48,12 @@ def describe(value: Any) -> str:
 class Shape(NamedTuple):
     """A type of records made from another one.
 
-    ``make`` takes a record of the old type and the values of the added fields, and returns a record of the new type.
+    ``make`` takes a record of the old type and the values of the added fields, and returns a record of the new type,
+    which is made of ``parts``: names of the old one's fields, and indexes of values.
     """
 
     type: type[msgspec.Struct]
+    parts: list[str | int]
     make: Callable[[Any, tuple[Any, ...]], Any]
 
 
@@ -94,7 +96,10 @@ def shape_of(
         tag=config.tag,
         tag_field=config.tag_field,
     )
-    return Shape(new, _maker(old, new, [field.place for field in fields]))
+    places = [field.place for field in fields]
+    names_of_old, count = old.__struct_fields__, len(old.__struct_fields__)
+    parts = [names_of_old[place] if place < count else place - count for place in places]
+    return Shape(new, parts, _maker(old, new, places))
 
 
 def _fields_of(old: type[msgspec.Struct], added: Sequence[str]) -> list[_Field]:

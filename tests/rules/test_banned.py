@@ -26,6 +26,7 @@ TASKS = {
 }
 BROAD = {
     "pipeline.cli": "where the command says what went wrong",
+    "pipeline.expression.loops": "where what fails of a user's class is left to its records",
     "pipeline.expression.report": "where a property of a user's record is looked at",
     "pipeline.flow": "where stages and users' functions are called",
     "pipeline.plan": "where users' modules are imported",

@@ -1,6 +1,8 @@
 """Tests of the `map` processor."""
 
 import gc
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -21,6 +23,11 @@ pytestmark = pytest.mark.anyio
 class Flight(msgspec.Struct, gc=False, frozen=True):
     origin: str
     miles: int = 0
+
+
+class Named(msgspec.Struct):
+    a: int
+    b: int | None = None
 
 
 async def test_computes_every_field_from_the_record_as_it_came_in() -> None:
@@ -159,10 +166,68 @@ def test_keep_and_drop_of_the_same_fields_part_a_record_in_two(record: dict[str,
     assert not set(kept) & set(dropped)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Map(set={"c": "a * 2"}),
+        Map(set={"b": "a + 1", "c": "b"}, drop=["a"]),
+        Map(rename={"a": "b"}),
+        Map(set={"c": "10 // a"}, rename={"b": "d"}, keep=["c", "d"]),
+        Map(keep=["b"]),
+    ],
+)
+@given(
+    some.lists(
+        some.one_of(
+            some.builds(Named, some.integers(-1, 2), some.none() | some.integers()),
+            some.builds(Flight, some.just("UA"), some.integers()),
+            some.fixed_dictionaries({"a": some.integers(-1, 2)}, optional={"b": some.integers()}),
+            some.integers(),
+        ),
+        max_size=12,
+    )
+)
+def test_many_records_become_what_each_of_them_would(spec: Map, records: list[Any]) -> None:
+    work = _opened(spec)
+    loop = work.loop
+    assert loop is not None
+    expected: list[Any] = []
+    became: list[Any] = []
+    failures: list[str] = []
+    copies = [copy(record) for record in records]
+    runs: list[Callable[[], None]] = [
+        lambda: expected.extend(map(work.function, copies)),
+        lambda: loop(records, became.append),
+    ]
+    for run in runs:
+        try:
+            run()
+        except RecordError as error:
+            failures.append(str(error))
+    assert repr(became) == repr(expected)
+    assert list(map(type, became)) == list(map(type, expected))
+    assert len(set(failures)) == len(failures) // 2
+    assert repr(records[len(became) :][1:]) == repr(copies[len(became) :][1:])
+
+
+async def test_many_typed_records_are_no_more_watched_by_the_collector_than_they_were() -> None:
+    async with opened(Map(set={"far": "miles > 100"}), Each) as work:
+        made: list[Any] = []
+        assert work.loop is not None
+        work.loop([Flight("UA", 3)] * 3, made.append)
+        assert not any(map(gc.is_tracked, made))
+        assert type(made[0]) is type(work.function(Flight("UA")))
+
+
 def _run(spec: Map, record: Any) -> Any:
+    return _opened(spec).function(record)
+
+
+def _opened(spec: Map) -> Each:
     coroutine = spec.open(context())
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        return stop.value.function(record)
+        assert isinstance(stop.value, Each)
+        return stop.value
     raise AssertionError("open waited")
