@@ -19,6 +19,7 @@ from pipeline.expression import (
     compile_expression,
     compile_predicate,
     compile_record,
+    may_be_nonfinite,
 )
 
 FLIGHT: dict[str, Any] = {
@@ -770,3 +771,31 @@ def test_a_damaged_expression_is_refused_in_order(text: str, data: st.DataObject
     skip = data.draw(st.integers(0, 3))
     noise = data.draw(st.text("()[]{}'\"\n:=._*lambdaifor ", max_size=6))
     check_refusal(text[:at] + noise + text[at + skip :])
+
+
+# --- which texts can't give NaN or infinity ---
+
+
+@pytest.mark.parametrize("text", ["a > 1", "not a", "1", "'x'", "a > 1 and b < 2", "1 if a else 'x'", "a is not None"])
+def test_truth_values_and_constants_are_finite(text: str) -> None:
+    assert not may_be_nonfinite(text)
+
+
+@pytest.mark.parametrize("text", ["a", "a / b", "a // b", "a + b", "[a]", "{'x': a}", "a or 1", "a if b else 1", "1e9"])
+def test_what_holds_or_computes_a_number_may_be_infinite(text: str) -> None:
+    assert may_be_nonfinite(text)
+
+
+def test_of_what_is_no_expression_nothing_is_certain() -> None:
+    assert may_be_nonfinite("a +")
+
+
+any_value = st.one_of(st.floats(), st.integers(), st.booleans(), st.text(max_size=3))
+
+
+@given(any_value, any_value, st.sampled_from(["a == b", "not a", "a == b or a != b", "2 if a == b else 'x'"]))
+def test_what_is_certain_holds_for_all_values(a: object, b: object, text: str) -> None:
+    value = compile_expression(text).function({"a": a, "b": b})
+
+    assert not may_be_nonfinite(text)
+    assert not isinstance(value, float)

@@ -8,6 +8,7 @@ from pipeline.expression.compile import (
     compile_predicate,
     compile_record,
 )
+from pipeline.expression.finite import may_be_nonfinite
 from pipeline.expression.loops import Loop
 from pipeline.expression.report import EvaluationError
 from pipeline.expression.text import ExpressionError
@@ -22,4 +23,5 @@ __all__ = (
     "compile_expression",
     "compile_predicate",
     "compile_record",
+    "may_be_nonfinite",
 )

@@ -99,6 +99,19 @@ class Topology:
                 found.update(stage.inputs)
         return [stage for stage in self.stages.values() if stage.name in found]
 
+    def nonfinite(self, name: str) -> frozenset[str] | None:
+        """Return the fields of the records a stage gives that may hold NaN or infinity; None when any may."""
+        stage = self.stages[name]
+        if isinstance(stage.spec, Source):
+            return stage.spec.nonfinite()
+        fields: frozenset[str] = frozenset()
+        for before in stage.inputs:
+            more = self.nonfinite(before)
+            if more is None:
+                return None
+            fields |= more
+        return stage.spec.nonfinite(fields) if isinstance(stage.spec, Processor) else fields
+
     def part(self, feed: PlannedStage, entries: Sequence[Sequence[str]]) -> "Topology":
         """Return the part of the plan that lies behind some stages, fed by one source in the stead of all others.
 

@@ -56,6 +56,10 @@ class Dedupe(Processor):
         """Return what the saved keys and times were made by."""
         return {"by": name_of(self.by) if callable(self.by) else self.by, "time": self.time}
 
+    def nonfinite(self, fields: frozenset[str] | None) -> frozenset[str] | None:
+        """Return the same fields: an expression changes none; what a function does nobody knows."""
+        return fields if not callable(self.by) else None
+
     def per_record(self) -> bool:
         """Tell that it takes single records."""
         return True

@@ -30,6 +30,10 @@ class Filter(Processor):
         if isinstance(self.where, str) or not is_async(self.where):
             yield from refuse_timeout(self)
 
+    def nonfinite(self, fields: frozenset[str] | None) -> frozenset[str] | None:
+        """Return the same fields: an expression changes none; what a function does nobody knows."""
+        return fields if isinstance(self.where, str) else None
+
     def per_record(self) -> bool:
         """Tell that it takes single records."""
         return True

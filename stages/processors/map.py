@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pipeline.expression import Expression, Loop, Rebuilt, compile_assignments
+from pipeline.expression import Expression, Loop, Rebuilt, compile_assignments, may_be_nonfinite
 from pipeline.stage import Each, Processor, StageContext, Work, key
 from stages.processors.functions import refuse_timeout
 from stages.processors.records import Shape, compiled, shape_of
@@ -49,6 +49,14 @@ class Map(Processor, kw_only=True):
             for field in fields or ():
                 if field in self.rename and field not in self.rename.values():
                     yield name, f"'{field}' is called '{self.rename[field]}' by then, because of rename"
+
+    def nonfinite(self, fields: frozenset[str] | None) -> frozenset[str] | None:
+        """Return these fields, and those that are computed, by the names that they are left under."""
+        if fields is None:
+            return None
+        computed = {name for name, text in self.set.items() if may_be_nonfinite(text)}
+        names = {self.rename.get(name, name) for name in (fields - self.set.keys()) | computed}
+        return frozenset(filter(self._keeps, names))
 
     def per_record(self) -> bool:
         """Tell that it takes single records."""

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, structs
 
 from pipeline.errors import RecordError, RecordErrors, StateError
-from pipeline.stage import Parting, key
+from pipeline.stage import Parting, SinkContext, key
 from stages.sinks.files import FileSink
 from stages.sinks.format import Format, one_by_one
 from stages.sinks.jsonl import JsonlFormat
@@ -33,7 +33,7 @@ class Csv(FileSink, kw_only=True):
         bool, key("Put an apostrophe before text that a spreadsheet would take for a formula.")
     ] = False
 
-    def format(self) -> Format:
+    def format(self, context: SinkContext) -> Format:
         """Return how records become rows."""
         return CsvFormat(self.columns, self.delimiter, self.header, self.escape_formulas)
 

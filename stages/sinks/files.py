@@ -45,7 +45,7 @@ class FileSink(Sink, kw_only=True):
     roll: Annotated[Roll | None, key("Write numbered parts: finish one by size or age and begin the next.")] = None
     compression: Annotated[Compression, key("none, gzip or zstd; auto goes by the suffix .gz or .zst.")] = "auto"
 
-    def format(self) -> Format:
+    def format(self, context: SinkContext) -> Format:
         """Return how records become the bytes of a file."""
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class FileSink(Sink, kw_only=True):
         writer = FileWriter(
             context,
             Template(fspath(self.path)),
-            self.format(),
+            self.format(context),
             frames_for(self.compression, fspath(self.path)),
             mode=self.mode,
             roll=(self.roll.size, self.roll.age) if self.roll else None,

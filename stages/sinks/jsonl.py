@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import RecordError
+from pipeline.stage import SinkContext
 from stages.sinks.files import FileSink
 from stages.sinks.format import Format, one_by_one
 
@@ -21,15 +22,16 @@ class Jsonl(FileSink, kw_only=True):
     that JSON has no words for (NaN, infinity, half a surrogate pair, an object of an unknown type) fails by itself.
     """
 
-    def format(self) -> Format:
+    def format(self, context: SinkContext) -> Format:
         """Return how records become lines."""
-        return JsonlFormat()
+        return JsonlFormat(context.nonfinite)
 
 
 class JsonlFormat(Format):
-    """One JSON value a line, in UTF-8."""
+    """One JSON value a line, in UTF-8. ``nonfinite`` are the fields that may hold NaN or infinity; None: any may."""
 
-    def __init__(self) -> None:
+    def __init__(self, nonfinite: frozenset[str] | None = None) -> None:
+        self._nonfinite = nonfinite if nonfinite is None or len(nonfinite) <= _FEW else None
         self._json = msgspec.json.Encoder()
         self._msgpack = msgspec.msgpack.Encoder()
 
@@ -39,7 +41,7 @@ class JsonlFormat(Format):
             data = self._json.encode_lines(records)
         except (TypeError, ValueError, OverflowError, RecursionError):
             return one_by_one(records, self._line)
-        if _NULL.search(data) is not None and self._may_hold_nonfinite(records):
+        if self._has_null(data, records) and self._may_hold_nonfinite(records):
             return one_by_one(records, self._line)
         return data
 
@@ -51,6 +53,20 @@ class JsonlFormat(Format):
                 raise RecordError(f"{field or 'the record'} is NaN or infinite, and JSON has no number for that")
         return line + b"\n"
 
+    def _has_null(self, data: bytes, records: Sequence[Any]) -> bool:
+        """Tell whether a value that may be NaN or infinite was written as null, or is None."""
+        if self._nonfinite is None:
+            return _NULL.search(data) is not None
+        for name in self._nonfinite:
+            try:
+                values = [record.get(name) for record in records]
+            except AttributeError:  # of a class of its own
+                return _NULL.search(data) is not None
+            # A field that some records have not got is looked for in all that was written.
+            if _NULL.search(self._json.encode(values)) is not None:
+                return _NULL.search(data) is not None
+        return False
+
     def _may_hold_nonfinite(self, records: Sequence[Any]) -> bool:
         # MessagePack keeps such floats as they are: 0xcb and eight bytes whose exponent bits are all ones. Looking for
         # these costs as much as encoding once more, where a look at each value would cost ten times that.
@@ -59,6 +75,9 @@ class JsonlFormat(Format):
         except (TypeError, ValueError, OverflowError, RecursionError):
             return True
 
+
+_FEW = 4
+"""Fields that are looked at by themselves; to look for null in all that was written takes as long as some more."""
 
 # Half again as fast as `in`, whose search looks at each byte for the last letter.
 _NULL = re.compile(rb"null")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pipeline.errors import RecordError
-from pipeline.stage import key
+from pipeline.stage import SinkContext, key
 from stages.sinks.files import FileSink
 from stages.sinks.format import Format, one_by_one
 
@@ -20,7 +20,7 @@ class Lines(FileSink, kw_only=True):
 
     field: Annotated[str, key("Field that holds the line.")] = "line"
 
-    def format(self) -> Format:
+    def format(self, context: SinkContext) -> Format:
         """Return how records become lines."""
         return LinesFormat(self.field)
 

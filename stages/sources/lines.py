@@ -17,6 +17,10 @@ class Lines(FileSource, kw_only=True):
         """Return the path and what decides where a record ends."""
         return {**super().identity(), "format": "lines"}
 
+    def nonfinite(self) -> frozenset[str]:
+        """Return none: all is text."""
+        return frozenset()
+
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
         return TextLines(self.encoding)

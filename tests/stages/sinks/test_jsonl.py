@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import Pipeline
 from pipeline.errors import RecordErrors
+from stages import processors, sinks, sources
 from stages.sinks.jsonl import Jsonl, JsonlFormat
 from tests.stages.sinks.saved import Saved, batch
 
@@ -107,3 +109,33 @@ def test_what_is_written_reads_back_the_same_and_what_would_not_is_refused(recor
         assert set(errors_of(records)) == bad
     else:
         assert msgspec.json.Decoder().decode_lines(JsonlFormat().encode(records)) == records
+
+
+@pytest.mark.parametrize("fields", [frozenset(""), frozenset("y"), frozenset("xy"), frozenset("abcdxyz"), None])
+def test_only_fields_that_may_hold_such_a_number_are_looked_at(fields: frozenset[str] | None) -> None:
+    records: list[Any] = [{"x": 1.5, "y": None, "text": "null"}, {"y": 2.5}, {"x": None}]
+    looked = JsonlFormat(fields)
+
+    assert looked.encode(records) == JsonlFormat().encode(records)
+    if fields is None or "x" in fields:
+        with pytest.raises(RecordErrors) as caught:
+            looked.encode([*records, {"x": {"deep": [math.inf]}}])
+        assert list(caught.value.errors) == [3]
+
+
+@pytest.mark.parametrize("rename", [{}, {"y": "z"}])
+async def test_a_number_too_large_that_a_map_computes_fails_by_itself(tmp_path: Path, rename: dict[str, str]) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x": 1.0, "big": 1}\n{"x": 1e300, "big": 2}\n{"x": null, "big": 3}\n')
+    pipeline = (
+        Pipeline("big", checkpoint={"path": str(tmp_path / "state.db")}, on_failure="collect")
+        | sources.Jsonl(path=str(tmp_path / "in.jsonl"))
+        | processors.Filter("x is not None")
+        | processors.Map(set={"y": "x * x", "late": "x > 5"}, rename=rename)
+        | sinks.Jsonl(path=str(tmp_path / "out.jsonl"))
+    )
+
+    report = await pipeline.run()
+
+    assert (report.account.written, report.account.collected, report.account.filtered) == (1, 1, 1)
+    assert "NaN or infinite" in report.errors[0]["error"]
+    assert [line["big"] for line in map(msgspec.json.decode, (tmp_path / "out.jsonl").read_bytes().splitlines())] == [1]
