@@ -232,21 +232,29 @@ class Batch:
         if len(batches) == 1:
             return batches[0]
         first = batches[0]
-        same = isinstance(first.sources, str) and all(batch.sources == first.sources for batch in batches)
-        joined = Batch(
+        source = first.sources
+        same = ascending = isinstance(source, str)
+        has_children = False
+        size, admitted = 0, first.admitted
+        for batch in batches:
+            size += batch.size
+            admitted = min(admitted, batch.admitted)
+            has_children = has_children or batch.children is not None
+            if not batch.ascending:
+                ascending = False
+            if batch.sources != source:
+                same = ascending = False
+        return Batch(
             list(chain.from_iterable([batch.records for batch in batches])),
-            first.sources if same else [source for batch in batches for source in _each_source(batch)],
+            source if same else [source for batch in batches for source in _each_source(batch)],
             _join_numbers(batches),
-            _join_children(batches),
+            _join_children(batches) if has_children else None,
             spans=_join_spans(batches),
-            size=sum(batch.size for batch in batches),
-            admitted=min(batch.admitted for batch in batches),
+            size=size,
+            admitted=admitted,
+            ascending=ascending and _ascends(batches),
             metadata=first.metadata,
         )
-        joined.ascending = all(batch.ascending for batch in batches) and (not same or _ascends(batches))
-        if not same:
-            joined.ascending = False
-        return joined
 
     def distinct(self) -> int:
         """Return how many numbers the records come from."""
@@ -306,9 +314,7 @@ def _join_numbers(batches: Sequence[Batch]) -> Sequence[int]:
     return range(start or 0, stop or 0)
 
 
-def _join_children(batches: Sequence[Batch]) -> list[str] | None:
-    if all(batch.children is None for batch in batches):
-        return None
+def _join_children(batches: Sequence[Batch]) -> list[str]:
     return [child for batch in batches for child in batch.children or [""] * len(batch.records)]
 
 

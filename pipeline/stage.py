@@ -321,6 +321,10 @@ class Source(Stage, kw_only=True):
         """Return the type that a schema gives the records; `typing.Any` where they are what they are."""
         return Any
 
+    def nonfinite(self) -> frozenset[str] | None:
+        """Return the fields of its records that may hold NaN or infinity somewhere; None when any may."""
+        return None
+
     def indivisible(self) -> str | None:
         """Return why the source can't be read in partitions by several workers; None when it can."""
         return "it has no partitions"
@@ -403,6 +407,10 @@ class Processor(Stage, kw_only=True):
     def resumable(self) -> bool:
         """Tell whether the stage promises the same results when records come again; a stream with memory can't."""
         return True
+
+    def nonfinite(self, fields: frozenset[str] | None) -> frozenset[str] | None:
+        """Return the fields that may hold NaN or infinity behind this stage, if before it these may; None: any may."""
+        return None
 
     def per_record(self) -> bool | None:
         """Tell whether the function takes one record at a time; None when only opening the stage tells."""
@@ -572,6 +580,8 @@ class SinkContext(StageContext):
     """The frontier of each source: records of smaller numbers never come again."""
     announce: Callable[[Sequence[NamedFile]], Awaitable[None]] | None = None
     """Names new files in the state, durably, before their first byte. None without a state file."""
+    nonfinite: frozenset[str] | None = None
+    """Fields of its records that may hold NaN or infinity, for which JSON has no word; None when any may."""
     partition: str = ""
     """Which partition of the pipeline this is, where one writer serves several of the same lineage."""
 
@@ -613,10 +623,11 @@ class Chunk:
     takes a number like any record. ``cursors`` gives the cursor behind the record at an index, for sources whose
     cursor is each record's own key; left out, a resume reads the chunk again and skips what is settled. ``position``
     says where a record lies. ``size`` is the bytes of the records. ``numbered`` is called with the number of the first
-    record, in the turn in which the engine gave it. Cursors are JSON-able.
+    record, in the turn in which the engine gave it. Cursors are JSON-able. Instead of a cursor, a function that makes
+    it may be given: it is called when the cursor is needed, which for most chunks is never.
     """
 
-    __slots__ = ("cursor", "cursors", "failed", "numbered", "position", "records", "size")
+    __slots__ = ("cursors", "failed", "marked", "numbered", "position", "records", "size")
 
     def __init__(
         self,
@@ -630,12 +641,23 @@ class Chunk:
         numbered: Callable[[int], None] | None = None,
     ) -> None:
         self.records = records
-        self.cursor = cursor
+        self.marked = cursor
+        """The cursor, or what makes it; see `made`."""
         self.size = size
         self.failed = failed
         self.cursors = cursors
         self.position = position
         self.numbered = numbered
+
+    @property
+    def cursor(self) -> Any:
+        """The cursor behind the last record."""
+        return made(self.marked)
+
+
+def made(cursor: Any) -> Any:
+    """Return a cursor that was given as itself or as what makes it; no cursor is callable itself."""
+    return cursor() if callable(cursor) else cursor
 
 
 class Progress(Struct, frozen=True):
@@ -648,6 +670,12 @@ class Progress(Struct, frozen=True):
 
 class Reader:
     """A source that is open. Read by one task; `forget` may be called while a read waits."""
+
+    prompt: ClassVar[bool] = False
+    """Whether the next chunk is always there, or as good as: a file, but nothing that waits for somebody else.
+
+    Then stages that only compute may work on each chunk in the source's task, while it is in the cache.
+    """
 
     def read(self) -> AsyncIterator[Chunk]:
         """Yield chunks of records in order, a few hundred at a time, until there are no more.

@@ -127,11 +127,17 @@ def permits_for(path: Iterable[tuple[float, int]]) -> int:
     concurrency. By Little's law that is the stages' times added up over the interval at which the slowest lets a
     batch through. Between 1 and the sum of the concurrencies.
     """
-    stages = [(seconds, concurrency) for seconds, concurrency in path if concurrency > 0]
-    interval = max((seconds / concurrency for seconds, concurrency in stages), default=0.0)
+    interval = total = 0.0
+    most = 0
+    for seconds, concurrency in path:
+        if concurrency > 0:
+            total += seconds
+            most += concurrency
+            if seconds / concurrency > interval:
+                interval = seconds / concurrency
     if interval <= 0.0:
         return 1
-    exact = sum(seconds for seconds, _ in stages) / interval
+    exact = total / interval
     whole = max(1, math.floor(exact))
     permits = whole + 1 if exact > whole * _TOLERANCE else whole
-    return min(permits, sum(concurrency for _, concurrency in stages))
+    return min(permits, most)

@@ -104,8 +104,12 @@ class Assembly:
 
     def bytes_held(self) -> int:
         """Return the bytes of all records between sources and sinks."""
-        in_channels = sum(channel.bytes for channel in self.wiring.channels.values())
-        return in_channels + sum(batcher.bytes for batcher in self.batchers)
+        held = 0
+        for channel in self.wiring.channels.values():
+            held += channel.bytes
+        for batcher in self.batchers:
+            held += batcher.bytes
+        return held
 
 
 async def assemble(
@@ -166,7 +170,8 @@ async def open_stages(assembly: Assembly, warn: Callable[[str], None]) -> None:
             await state.begin()
         run.room_for_letters = topology.config.letters().max - await state.count_letters()
     steps = {planned.name: await _open_processor(assembly, planned, warn) for planned in _stages(topology, "processor")}
-    assembly.wiring = Wiring.plan(run, steps)
+    prompt = [source.name for source in assembly.sources if isinstance(source, SourceActor) and source.prompt]
+    assembly.wiring = Wiring.plan(run, steps, prompt)
     _make_actors(assembly, steps)
     run.held_by_sinks = held_by_sinks(topology, {sink.name: sink for sink in assembly.sinks})
 
@@ -257,6 +262,8 @@ async def _sink_context(assembly: Assembly, name: str, warn: Callable[[str], Non
         dry=dry,
         held_from=elsewhere | {source.name: source.first_number for source in assembly.sources},
     )
+    if name in run.topology.stages:
+        context.nonfinite = run.topology.nonfinite(name)
     if state is not None and not dry:
         context.announce = lambda files: state.announce(name, files)
     return context
@@ -313,11 +320,12 @@ def _make_actors(assembly: Assembly, steps: dict[str, Step]) -> None:
     for names in wiring.fused.values():
         spec = run.topology.stages[names[0]].spec
         assert isinstance(spec, Processor)
-        inbox, outlet = wiring.channels[names[0]], wiring.outlet(names[-1])
+        inbox, outlet = wiring.channels.get(names[0]), wiring.outlet(names[-1])
         fused = [steps[name] for name in names]
-        assembly.processors.append(
-            ProcessorActor(run, fused, inbox, outlet, concurrency=spec.concurrency, ordered=spec.ordered)
-        )
+        actor = ProcessorActor(run, fused, inbox, outlet, concurrency=spec.concurrency, ordered=spec.ordered)
+        assembly.processors.append(actor)
+        if inbox is None:
+            wiring.inline[names[0]] = actor
     for planned in _stages(run.topology, "batcher"):
         assert isinstance(planned.spec, Batcher)
         law = planned.spec.law()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from pipeline.batch import Batch, Ticket, exact_spans
@@ -16,6 +17,11 @@ from pipeline.watch.metrics import BatcherMetrics, StageMetrics
 
 __all__ = ("BatcherActor", "Leg")
 
+_BRIEF = 0.0003
+"""Seconds within which a batch is through: no more than it costs to switch from task to task for each by itself."""
+_TOGETHER = 6
+"""Such batches in flight: one switch does for several."""
+
 
 @dataclass(slots=True)
 class Leg:
@@ -27,7 +33,7 @@ class Leg:
     @property
     def seconds(self) -> float:
         """Seconds that a batch takes here."""
-        return sum(stage.recent_seconds for stage in self.stages)
+        return sum([stage.recent_seconds for stage in self.stages])
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +101,8 @@ class BatcherActor:
         self._pressed = False
         self._flushing = False
         self._timer: Callable[[], None] | None = None
+        self._due = 0.0
+        """When the timer ends the wait."""
         self.bytes = 0
         """Bytes of the records that are gathered and not sent on."""
 
@@ -102,6 +110,8 @@ class BatcherActor:
         """Gather and cut until the inbox has ended and the last batch is sent."""
         self._metrics.state = "running"
         self._metrics.limit = self.law.limit
+        if self._key is None:
+            self._inbox.taker = self._take_at_once
         try:
             while True:
                 halt = self._fill()
@@ -121,6 +131,7 @@ class BatcherActor:
             self._run.stop(halt)
             self._inbox.abandon()
         finally:
+            self._inbox.taker = None
             self._stop_timer()
             self._metrics.state = "stopped"
             self._outlet.close()
@@ -183,10 +194,7 @@ class BatcherActor:
                 piece = self._inbox.take()
                 if piece is None:
                     return None
-                if piece.ticket is not None:
-                    piece.ticket.close()
-                    piece.ticket = None
-                self._metrics.records_in += len(piece.records)
+                self._receive(piece)
                 if self._key is not None:
                     halt = self._admit_by_key(piece)
                     if halt is not None:
@@ -195,6 +203,27 @@ class BatcherActor:
                 self._hand = piece
             self._admit_from_hand()
         return None
+
+    def _receive(self, piece: Batch) -> None:
+        if piece.ticket is not None:
+            piece.ticket.close()
+            piece.ticket = None
+        self._metrics.records_in += len(piece.records)
+
+    def _take_at_once(self, piece: Batch) -> bool:
+        """Gather a piece in the turn of who sends it, and wake up only for what follows from it."""
+        if self._full or self._hand is not None:
+            return False
+        self._receive(piece)
+        self._hand = piece
+        while self._hand is not None and not self._full:
+            self._admit_from_hand()
+        if self._full or (
+            # Without a permit nothing follows; whoever gives one back wakes us.
+            len(self._in_flight) < self._permits and (self._when_due() < self._due or self._closing() is not None)
+        ):
+            self._inbox.poke()
+        return True
 
     def _admit_from_hand(self) -> None:
         hand = self._hand
@@ -317,12 +346,12 @@ class BatcherActor:
         """
         ready = [(batch, batch.full) for batch in self._full]
         ready += [(batch, reason) for batch in self._open.values() if (reason := self._reason(batch))]
+        if not ready:
+            return None
         if len(self._in_flight) >= self._permits:
             for batch, _ in ready:
                 if not batch.queued:
                     batch.queued, batch.ready = True, self._run.clock.now()
-            return None
-        if not ready:
             return None
         return min(ready, key=lambda pair: self._deadline(pair[0])) if len(ready) > 1 else ready[0]
 
@@ -362,9 +391,15 @@ class BatcherActor:
         """Return how many batches may be in flight: as many as keep the slowest stage behind busy."""
         if self.law.permits is not None:
             return self.law.permits
-        nothing: list[Leg] = []
-        longest = max(self._paths, key=lambda path: sum(leg.seconds for leg in path), default=nothing)
-        return permits_for((leg.seconds, leg.concurrency) for leg in longest)
+        longest: list[tuple[float, int]] = []
+        most = -1.0
+        for path in self._paths:
+            stages = [(leg.seconds, leg.concurrency) for leg in path]
+            total = sum([seconds for seconds, _ in stages])
+            if total > most:
+                longest, most = stages, total
+        permits = permits_for(longest)
+        return max(permits, _TOGETHER) if 0 < most < _BRIEF and not self.has_target else permits
 
     async def _send(self, gathered: _Open, reason: str) -> None:
         self._take(gathered)
@@ -492,15 +527,22 @@ class BatcherActor:
 
     async def _wait(self) -> None:
         started = self._run.clock.now()
-        deadline = min(map(self._deadline, self._open.values()), default=None)
-        if deadline is not None and len(self._in_flight) < self._permits and deadline != float("inf"):
-            self._timer = self._run.clock.call_at(deadline, self._inbox.poke)
+        self._due = self._when_due()
+        if self._due != inf and len(self._in_flight) < self._permits:
+            self._timer = self._run.clock.call_at(self._due, self._inbox.poke)
         try:
             # A closed inbox has no news, and a full batch wants none: then only a permit or the time matters.
             await self._inbox.changed(data=not self._full and not self._inbox.ended)
         finally:
             self._stop_timer()
         self._metrics.waiting_in_seconds += self._run.clock.now() - started
+
+    def _when_due(self) -> float:
+        """Return when the first of the open batches has waited long enough."""
+        due = inf
+        for batch in self._open.values():
+            due = min(due, self._deadline(batch))
+        return due
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -2,15 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.batch import Batch, SourceSpan
-from pipeline.flow.channel import Channel
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.run import Failure, Halt, Run
 from pipeline.spans import Spans
 
-__all__ = ("Branch", "Outlet")
+__all__ = ("Branch", "Door", "Outlet")
+
+
+class Door(Protocol):
+    """Where batches go in: the inbox of an actor, or the actor itself when it works in the task of who sends."""
+
+    async def send(self, batch: Batch) -> None:
+        """Take a batch, waiting while there is no room for it."""
+        ...
+
+    async def emptied(self) -> None:
+        """Wait until nothing that was sent is left inside."""
+        ...
+
+    def close(self) -> None:
+        """Take note that nothing more comes."""
+        ...
 
 
 @dataclass(slots=True)
@@ -20,7 +35,7 @@ class Branch:
     """
 
     stage: str
-    channel: Channel
+    door: Door
     when: Callable[[Any], Any] | None = None
     otherwise: bool = False
     child: str | None = None
@@ -34,7 +49,7 @@ class Outlet:
     def __init__(self, run: Run, branches: list[Branch]) -> None:
         self._run = run
         self.branches = branches
-        self._plain = branches[0].channel if len(branches) == 1 and self._takes_all(branches[0]) else None
+        self._plain = branches[0].door if len(branches) == 1 and self._takes_all(branches[0]) else None
 
     async def send(self, batch: Batch) -> None:
         """Send a batch to every branch that takes any of it, at the pace of the slowest.
@@ -52,12 +67,17 @@ class Outlet:
     async def emptied(self) -> None:
         """Wait until the stages behind have taken all that was sent."""
         for branch in self.branches:
-            await branch.channel.emptied()
+            await branch.door.emptied()
+
+    @property
+    def worked(self) -> float:
+        """Seconds that the stage behind has worked within `send`; 0 where it has a task of its own."""
+        return getattr(self._plain, "worked", 0.0)
 
     def close(self) -> None:
         """Tell the stages behind that nothing more comes."""
         for branch in self.branches:
-            branch.channel.close()
+            branch.door.close()
 
     def _end(self, batch: Batch) -> None:
         self._run.ledger.settle_spans(batch.spans)
@@ -83,7 +103,7 @@ class Outlet:
             if batch.ticket is not None:
                 batch.ticket.open += len(parts) - 1
             for branch, part in parts:
-                await branch.channel.send(part)
+                await branch.door.send(part)
         if halt is not None:
             raise halt
 

@@ -15,7 +15,7 @@ from pipeline.batch import Batch
 from pipeline.cause import cause_of
 from pipeline.control.policy import Kind
 from pipeline.errors import RecordError, RecordErrors
-from pipeline.flow.attempts import Abandoned, Attempts, Spent, Trial
+from pipeline.flow.attempts import Abandoned, Attempts, Outcome, Spent, Trial
 from pipeline.flow.gate import Rest
 from pipeline.stage import Acknowledge
 
@@ -72,7 +72,7 @@ class Parts:
     ``strict`` keeps the order even where the other side can't be reached: nothing is done past a record for which an
     open breaker speaks. ``stops`` says that the first record to fail ends the run. With ``whole`` the records stand
     and fall together. With ``answers`` somebody waits for each of them: then nothing of it is left when nothing gets
-    through.
+    through. ``first`` is the outcome of an attempt at the whole batch that was made already.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Parts:
         stops: bool = False,
         whole: bool = False,
         answers: bool = False,
+        first: Outcome | None = None,
     ) -> None:
         self._attempts = attempts
         self._batch = batch
@@ -109,7 +110,8 @@ class Parts:
         self._stack: list[_Part | _Doomed] = []
         self._suspects: list[tuple[_Part, Spent]] = []
         self._retried: set[int] = set()
-        self._since = attempts.calls
+        self._first = first
+        self._since = attempts.calls if first is None else first.since
         self._used = 0
         self._misses = 0
         self._attempt = 0
@@ -173,14 +175,20 @@ class Parts:
 
     async def _called(self, part: _Part, attempt: int) -> Mapping[int, Exception] | None:
         self._attempt = attempt
-        errors = await self._call(part.indexes, attempt)
+        first, self._first = self._first, None
+        if first is None:
+            errors = await self._call(part.indexes, attempt)
+        elif first.raised is not None:
+            raise first.raised
+        else:
+            errors = first.returned
         if errors and self._whole:
             raise RecordErrors(errors)
         return errors
 
     def _trial(self, part: _Part) -> Trial:
         alone = not self._stack and not self._suspects and self._stands_alone(part)
-        return Trial(part.used, part.single, alone, self._stubborn, named=self._whole)
+        return Trial(part.used, part.single, alone, self._stubborn, named=self._whole, first=self._first)
 
     def _stands_alone(self, part: _Part) -> bool:
         return self._whole or len(part.indexes) == 1

@@ -2,27 +2,36 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
+
+import anyio
 
 from pipeline.batch import Batch
 from pipeline.flow.attempts import Abandoned
 from pipeline.flow.channel import Channel
 from pipeline.flow.outlet import Outlet
-from pipeline.flow.run import Halt, Run
+from pipeline.flow.run import Halt, Place, Run
 from pipeline.flow.step import Rest, Step
 from pipeline.flow.window import Window
 from pipeline.flow.work import EachStep
 
 __all__ = ("ProcessorActor",)
 
+_Worked = tuple[Batch, Halt | None, bool]
+"""What goes on of a batch, what ends the run with it, and whether the rest of it was abandoned to a drain."""
+
 
 class ProcessorActor:
-    """Runs one step, or several fused ones, over each batch of its inbox."""
+    """Runs one step, or several fused ones, over each batch of its inbox.
+
+    Without an inbox it is the door of the source before it, and works in that one's task: see `send`.
+    """
 
     def __init__(
         self,
         run: Run,
         steps: Sequence[Step],
-        inbox: Channel,
+        inbox: Channel | None,
         outlet: Outlet,
         *,
         concurrency: int = 1,
@@ -37,18 +46,74 @@ class ProcessorActor:
         self._ordered = ordered
         self._window: Window | None = None
         self._metrics = [step.metrics for step in steps]
+        # For one without an inbox:
+        self.worked = 0.0
+        """Seconds of work, all in the task of the source before it."""
+        self._place = Place(self.name)
+        self._left = 0.0
+        self._over = anyio.Event()
+        self._error: Exception | None = None
 
     async def run(self) -> None:
         """Work until the inbox ends; then close the outlet. A record that stops the run ends it early."""
         self._set_state("running")
         try:
-            if not await self._one_by_one():
-                window = self._window = Window(self._concurrency, self._ordered)
-                await window.run(self._receive, lambda batch: self._work(batch, window.workers.rest))
-            await self._finish()
+            if self._inbox is None:
+                await self._be_a_door()
+            else:
+                await self._take_from(self._inbox)
         finally:
             self._set_state("stopped")
             self._outlet.close()
+
+    # --- a door ---
+
+    async def _be_a_door(self) -> None:
+        self._left = self._run.clock.now()
+        self._run.places.add(self._place)
+        try:
+            await self._over.wait()
+        finally:
+            self._run.places.remove(self._place)
+        if self._error is not None:
+            raise self._error
+
+    async def send(self, batch: Batch) -> None:
+        """Work on a batch and hand it on.
+
+        What the stage itself fails of is raised by `run`, so that it is this stage that it is told of.
+        """
+        if self._over.is_set():
+            return
+        clock = self._run.clock
+        started = clock.now()
+        self._metrics[0].waiting_in_seconds += started - self._left
+        try:
+            worked = await self._work(batch, nullcontext, self._place)
+        except Exception as error:
+            self._error = error
+            self._over.set()
+            return
+        self.worked += clock.now() - started
+        if not await self._hand_on(worked):
+            self._over.set()
+        self._place.batch = None
+        self._left = clock.now()
+
+    async def emptied(self) -> None:
+        """Return at once: nothing stays inside."""
+
+    def close(self) -> None:
+        """Take note that nothing more comes."""
+        self._over.set()
+
+    # --- an inbox ---
+
+    async def _take_from(self, inbox: Channel) -> None:
+        if not await self._one_by_one(inbox):
+            window = self._window = Window(self._concurrency, self._ordered)
+            await window.run(lambda: self._receive(inbox), lambda batch: self._work_beside(batch, window.workers.rest))
+        await self._finish()
 
     def resize(self, concurrency: int) -> None:
         """Work on so many batches at a time from the next one on; records, where its function takes them singly."""
@@ -58,39 +123,56 @@ class ProcessorActor:
         for step in self.steps:
             step.resize(concurrency)
 
-    async def _one_by_one(self) -> bool:
+    async def _one_by_one(self, inbox: Channel) -> bool:
         """Work without the cost of a window as long as that will do; tell whether the inbox has ended."""
-        while self._concurrency == 1:
-            batch = await self._receive()
-            if batch is None or not await (await self._work(batch, nullcontext))():
-                return True
+        with self._run.place(self.name) as place:
+            while self._concurrency == 1:
+                batch = inbox.take()
+                if batch is None:
+                    batch = await self._receive(inbox)
+                if batch is None or not await self._hand_on(await self._work(batch, nullcontext, place)):
+                    return True
+                place.batch = None
         return False
 
-    async def _receive(self) -> Batch | None:
+    async def _receive(self, inbox: Channel) -> Batch | None:
         started = self._run.clock.now()
-        batch = await self._inbox.receive()
+        batch = await inbox.receive()
         self._metrics[0].waiting_in_seconds += self._run.clock.now() - started
         return batch
 
-    async def _work(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
-        """Work on a batch and return what hands the result on."""
+    async def _work_beside(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
+        """Work on a batch, beside others, and return what hands the result on."""
+        with self._run.place(self.name) as place:
+            worked = await self._work(batch, rest, place)
+        return partial(self._hand_on, worked)
+
+    async def _work(self, batch: Batch, rest: Rest, place: Place) -> _Worked:
+        """Work on a batch and return what is to be handed on."""
         halt: Halt | None = None
         abandoned = False
         ticket = batch.ticket
-        place = self._run.takes(self.name, batch, self._run.clock.now())
+        clock = self._run.clock
+        place.batch = batch
         try:
-            self._run.drop_late(batch)
+            if self._run.witness is not None:
+                self._run.drop_late(batch)
             for step in self.steps if batch.records else ():
-                started = self._run.clock.now()
-                place.stage, place.since = step.name, started
-                step.metrics.in_flight += 1
+                metrics = step.metrics
+                place.stage = step.name
+                started = clock.now()
+                metrics.in_flight += 1
                 try:
-                    batch, halt_here = await self._step(step, batch, rest)
+                    batch, halt_here = await step.run(batch, rest)
+                except (Abandoned, Halt):
+                    raise
+                except Exception as error:
+                    batch, halt_here = await self._after(step, error, batch, rest)
                 finally:
-                    step.metrics.in_flight -= 1
-                seconds = self._run.clock.now() - started
-                step.metrics.busy_seconds += seconds
-                step.metrics.took(seconds, ticket is None or ticket.smooth)
+                    metrics.in_flight -= 1
+                seconds = clock.now() - started
+                metrics.busy_seconds += seconds
+                metrics.took(seconds, ticket is None or ticket.smooth)
                 halt = halt_here or halt
                 if not batch.records:
                     break
@@ -104,27 +186,22 @@ class ProcessorActor:
         batch.ticket = ticket
         if ticket is not None and (abandoned or halt is not None):
             ticket.smooth = False
+        return batch, halt, abandoned
 
-        async def hand_on() -> bool:
-            going_on = await self._hand_on(batch, halt)
-            self._run.lets_go(place)
-            if abandoned:
-                self._inbox.abandon()
-            return going_on and not abandoned
-
-        return hand_on
-
-    async def _step(self, step: Step, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+    async def _after(self, step: Step, error: Exception, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:
+        """Go on after an error of the stage itself: whatever goes wrong with a record was dealt with."""
         while True:
+            await step.restart(error)
             try:
                 return await step.run(batch, rest)
             except (Abandoned, Halt):
                 raise
-            except Exception as error:
-                # Whatever goes wrong with a record was dealt with; this is the stage itself.
-                await step.restart(error)
+            except Exception as again:
+                error = again
 
-    async def _hand_on(self, batch: Batch, halt: Halt | None) -> bool:
+    async def _hand_on(self, worked: _Worked) -> bool:
+        """Send on what was worked on; tell whether to go on."""
+        batch, halt, abandoned = worked
         started = self._run.clock.now()
         try:
             await self._outlet.send(batch)
@@ -133,8 +210,11 @@ class ProcessorActor:
         self._metrics[-1].waiting_out_seconds += self._run.clock.now() - started
         if halt is not None:
             self._run.stop(halt)
-            self._inbox.abandon()
-        return halt is None
+        if halt is not None or abandoned:
+            if self._inbox is not None:
+                self._inbox.abandon()
+            return False
+        return True
 
     async def _finish(self) -> None:
         for index, step in enumerate(self.steps):
@@ -142,7 +222,7 @@ class ProcessorActor:
             if batch is not None:
                 for later in self.steps[index + 1 :]:
                     batch, _ = await later.run(batch)
-                await self._hand_on(batch, None)
+                await self._hand_on((batch, None, False))
 
     def _set_state(self, state: str) -> None:
         for metrics in self._metrics:

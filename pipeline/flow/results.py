@@ -7,9 +7,10 @@ from pipeline.batch import Batch, Failed, Many, SourceSpan
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.run import Failure, Halt, Run
 
-__all__ = ("absorb", "group", "up_to")
+__all__ = ("SPECIAL", "absorb", "group", "up_to")
 
-_SPECIAL = frozenset({type(None), Many, Failed, Failure})
+SPECIAL = frozenset({type(None), Many, Failed, Failure})
+"""Types of results that stand for something other than themselves."""
 
 
 def absorb(run: Run, stage: str, batch: Batch, results: list[Any]) -> tuple[Batch, Halt | None]:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.batch import Batch, Origin, SourceSpan
+from pipeline.batch import Batch, Origin
 from pipeline.cause import cause_of, text_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
@@ -67,15 +68,14 @@ class Broken(Halt):
         self.error = error
 
 
-@dataclass(slots=True, eq=False)
 class Place:
-    """A batch at work: in which stage, since when (seconds of the clock), and what it settles."""
+    """Where a stage, or one of its tasks, has the batch that it works on, to be found when nothing moves any more."""
 
-    stage: str
-    since: float
-    admitted: float
-    records: int
-    spans: list[SourceSpan]
+    __slots__ = ("batch", "stage")
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.batch: Batch | None = None
 
 
 @dataclass(slots=True)
@@ -127,8 +127,8 @@ class Run:
         self.held_in_groups = 0
         """Records that wait in a stream operator for others to be grouped with."""
         self.letters_saved = 0
-        self.places: dict[int, Place] = {}
-        """The batches that stages work on, to be found when nothing moves any more."""
+        self.places: set[Place] = set()
+        """Where stages work on batches."""
         self.witness: Witness | None = None
         """Who is told what becomes of records; see `attend`."""
         self.room_for_letters: int | None = None
@@ -203,15 +203,15 @@ class Run:
 
     # --- where records lie ---
 
-    def takes(self, stage: str, batch: Batch, since: float) -> Place:
-        """Note that a stage has begun to work on a batch."""
-        place = Place(stage, since, batch.admitted, len(batch.records), batch.spans)
-        self.places[id(place)] = place
-        return place
-
-    def lets_go(self, place: Place) -> None:
-        """Note that it works on it no more."""
-        del self.places[id(place)]
+    @contextmanager
+    def place(self, stage: str) -> Generator[Place]:
+        """Give a place to work in, for as long as the context lasts."""
+        place = Place(stage)
+        self.places.add(place)
+        try:
+            yield place
+        finally:
+            self.places.remove(place)
 
     def locate(self, source: str, first: int, count: int, position: Position | None) -> None:
         """Remember where the records of a chunk lie, until they are settled."""

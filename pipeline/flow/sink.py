@@ -1,19 +1,19 @@
 """The actor of a sink: writes batches, settles them, and stands still for a cut."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
-import anyio
-
 from pipeline.batch import Batch, Origin
-from pipeline.flow.attempts import Attempts, Spent, Trial
+from pipeline.errors import StageError
+from pipeline.flow.attempts import Attempts, Outcome, Spent, Trial
 from pipeline.flow.channel import Channel
 from pipeline.flow.gate import Abandoned, Rest
 from pipeline.flow.outlet import batch_before
 from pipeline.flow.parts import Parts, Unreachable
 from pipeline.flow.restart import Restarts
-from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.run import Failure, Halt, Place, Run
 from pipeline.flow.window import Window
 from pipeline.settle.cut import SinkPoint
 from pipeline.spans import Held
@@ -59,7 +59,7 @@ class SinkActor:
         self._written: list[_Written] = []
         self._concurrency = sink.concurrency
         self._window: Window | None = None
-        self._writing = anyio.Lock(fast_acquire=True)
+        self._writing = asyncio.Lock()
 
     async def open(self) -> None:
         """Open the sink where the last checkpoint left it."""
@@ -86,14 +86,23 @@ class SinkActor:
         """Write until the inbox ends."""
         self._metrics.state = "running"
         try:
-            while self._concurrency == 1:
-                batch = await self._receive()
-                if batch is None or not await (await self._take(batch, nullcontext))():
-                    return
-            window = self._window = Window(self._concurrency, True)
-            await window.run(self._receive, lambda batch: self._take(batch, window.workers.rest))
+            if not await self._one_by_one():
+                window = self._window = Window(self._concurrency, True)
+                await window.run(self._receive, lambda batch: self._take_beside(batch, window.workers.rest))
         finally:
             self._metrics.state = "stopped"
+
+    async def _one_by_one(self) -> bool:
+        """Write without the cost of a window as long as that will do; tell whether the inbox has ended."""
+        with self._run.place(self.name) as place:
+            while self._concurrency == 1:
+                batch = self.inbox.take()
+                if batch is None:
+                    batch = await self._receive()
+                if batch is None or not await self._take(batch, nullcontext, place):
+                    return True
+                place.batch = None
+        return False
 
     def resize(self, concurrency: int) -> None:
         """Write so many batches at a time from the next one on."""
@@ -169,30 +178,38 @@ class SinkActor:
         self._metrics.waiting_in_seconds += self._run.clock.now() - started
         return batch
 
-    async def _take(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
-        """Write a batch and settle it; returns what says whether to go on."""
-        started = self._run.clock.now()
-        self._run.drop_late(batch)
-        self._metrics.records_in += len(batch.records)
-        self._metrics.in_flight += 1
-        self._metrics.last_batch = len(batch.records)
-        place = self._run.takes(self.name, batch, started)
-        going_on = await self._write(batch, rest)
-        self._run.lets_go(place)
-        if self._run.events.records:
-            self._tell_each(batch)
-        self._metrics.in_flight -= 1
-        seconds = self._run.clock.now() - started
-        self._metrics.busy_seconds += seconds
-        self._metrics.took(seconds, batch.ticket is None or batch.ticket.smooth)
-        ticket, batch.ticket = batch.ticket, None
-        if ticket is not None:
-            ticket.close()
+    async def _take_beside(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
+        """Write a batch, beside others, and return what says whether to go on."""
+        with self._run.place(self.name) as place:
+            going_on = await self._take(batch, rest, place)
 
         async def done() -> bool:
             return going_on
 
         return done
+
+    async def _take(self, batch: Batch, rest: Rest, place: Place) -> bool:
+        """Write a batch and settle it; tell whether to go on."""
+        metrics, clock = self._metrics, self._run.clock
+        started = clock.now()
+        if self._run.witness is not None:
+            self._run.drop_late(batch)
+        place.batch = batch
+        count = len(batch.records)
+        metrics.records_in += count
+        metrics.in_flight += 1
+        metrics.last_batch = count
+        going_on = await self._write(batch, rest)
+        if self._run.events.records:
+            self._tell_each(batch)
+        metrics.in_flight -= 1
+        seconds = clock.now() - started
+        metrics.busy_seconds += seconds
+        ticket, batch.ticket = batch.ticket, None
+        metrics.took(seconds, ticket is None or ticket.smooth)
+        if ticket is not None:
+            ticket.close()
+        return going_on
 
     def _tell_each(self, batch: Batch) -> None:
         seconds = self._run.clock.now() - batch.admitted
@@ -203,8 +220,18 @@ class SinkActor:
     async def _write(self, batch: Batch, rest: Rest) -> bool:
         """Write a batch and settle it, as far as it gets; returns whether to go on."""
         part = self._drop_held(batch) if self._recovered else batch
+        first: Outcome | None = None
+        if self._attempts.direct and part.records:
+            first = await self._attempts.directly(self._put, part)
+            if first.raised is None:
+                self._metrics.attempts += 1
+                self._run.ledger.settle(batch)
+                return not self.inbox.abandoned
+        return await self._write_parts(batch, part, rest, first)
+
+    async def _write_parts(self, batch: Batch, part: Batch, rest: Rest, first: Outcome | None) -> bool:
         failed: set[Origin] = set()
-        parts = self._parts(part, rest, failed)
+        parts = self._parts(part, rest, failed, first)
         halt: Halt | None = None
         try:
             if part.records:
@@ -228,7 +255,7 @@ class SinkActor:
             self.inbox.abandon()
         return not self.inbox.abandoned
 
-    def _parts(self, batch: Batch, rest: Rest, failed: set[Origin]) -> Parts:
+    def _parts(self, batch: Batch, rest: Rest, failed: set[Origin], first: Outcome | None) -> Parts:
         """Return the work of writing a batch; the origins of records that fail are added to ``failed``."""
 
         async def write(indexes: Sequence[int], attempt: int) -> None:
@@ -252,6 +279,7 @@ class SinkActor:
             strict=self._sink.concurrency == 1,
             stops=self._run.policies[self.name] == "stop",
             answers=self._run.answers(batch),
+            first=first,
         )
 
     def _before(self, batch: Batch, part: Batch, index: int) -> Batch:
@@ -261,13 +289,18 @@ class SinkActor:
         return batch_before(self._run, batch, place) or Batch([])
 
     async def _put(self, batch: Batch) -> None:
-        if isinstance(self.writer, PositionWriter):
-            async with self._writing:
-                await self.writer.write(batch)
-                self._note(batch)
-        elif self.writer is not None:
+        # While it is opened again there is no writer: whoever comes then waits for it.
+        alone = self._has_position or self.writer is None
+        if alone:
+            await self._writing.acquire()
+        try:
+            if self.writer is None:
+                raise StageError(f"stage '{self.name}': it could not be opened again")
             await self.writer.write(batch)
             self._note(batch)
+        finally:
+            if alone:
+                self._writing.release()
 
     async def _attempt(self, work: Callable[[int], Awaitable[None]], batch: Batch, rest: Rest, trial: Trial) -> None:
         while True:
@@ -292,7 +325,12 @@ class SinkActor:
     def _note(self, batch: Batch) -> None:
         """Keep the books in the very turn in which the write is done, so that no cut sees one without the other."""
         self._metrics.records_out += len(batch.records)
-        if self._keeps:
+        if not self._keeps:
+            pass
+        elif batch.ascending and batch.records and isinstance(batch.sources, str):
+            numbers = batch.numbers
+            self._written.append(_Written(batch.sources, numbers, batch.children, numbers[-1]))
+        else:
             for source, numbers, children in batch.by_source():
                 highest = numbers[-1] if batch.ascending else max(numbers)
                 self._written.append(_Written(source, numbers, children, highest))

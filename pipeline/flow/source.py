@@ -18,7 +18,7 @@ from pipeline.flow.run import Broken, Failure, Halt, Run
 from pipeline.settle.cut import SourcePoint
 from pipeline.sizes import estimate
 from pipeline.spans import Spans
-from pipeline.stage import Chunk, Feed, Reader, Source, SourceContext
+from pipeline.stage import Chunk, Feed, Reader, Source, SourceContext, made
 
 __all__ = ("SourceActor",)
 
@@ -51,6 +51,7 @@ class _Passed:
     first: int
     count: int
     before: Any
+    """The cursor before it, or what makes it."""
     cursors: Callable[[int], Any] | None
     whole: bool
     """False for a chunk that a limit cut: there is no cursor behind what was taken of it."""
@@ -108,13 +109,18 @@ class SourceActor:
 
     async def open(self) -> None:
         """Open the source at its cursor."""
-        self._context.cursor = self._cursor
+        self._context.cursor = self._cursor = made(self._cursor)
         self._reader = await self._source.open(self._context)
 
     @property
     def first_number(self) -> int:
         """The number below which no record of the source comes again, as things were at the start."""
         return self._frontier
+
+    @property
+    def prompt(self) -> bool:
+        """Whether no chunk keeps it waiting."""
+        return self._reader is not None and self._reader.prompt
 
     @property
     def reader(self) -> Reader | None:
@@ -165,10 +171,10 @@ class SourceActor:
         while self._passed and self._passed[0].whole and self._passed[0].first + self._passed[0].count <= number:
             self._passed.popleft()
         if not self._passed:
-            cursor, skip = self._cursor, number - frontier.next
+            cursor, skip = made(self._cursor), number - frontier.next
         else:
             chunk = self._passed[0]
-            cursor, skip = chunk.before, number - chunk.first
+            cursor, skip = made(chunk.before), number - chunk.first
             if 0 < skip <= chunk.count and chunk.cursors is not None:
                 cursor, skip = chunk.cursors(skip - 1), 0
         islands = [(low, high) for low, high in (*frontier.islands, *ahead) if low >= number]
@@ -219,6 +225,8 @@ class SourceActor:
             self.ended = self.ended or self._limit == 0
 
     async def _wait_for_room(self) -> None:
+        if self._room() and not isinstance(self._reader, Feed):
+            return
         started = self._run.clock.now()
         # Counted before the room is looked for: whoever looks and finds none has batchers flush for us.
         self._run.waiting_for_room += 1
@@ -258,7 +266,7 @@ class SourceActor:
             chunk.numbered(first)
         if self._run.has_state:
             self._passed.append(_Passed(first, count, self._cursor, chunk.cursors, whole))
-        self._cursor = chunk.cursor
+        self._cursor = chunk.marked
         if not count:
             return
         self._metrics.records_in += count
@@ -266,9 +274,10 @@ class SourceActor:
         batch, halt = self._batch(chunk, first, count)
         self._metrics.records_out += len(batch.records)
         self._metrics.batches += 1
-        started = self._run.clock.now()
-        await self.outlet.send(batch)
-        self._metrics.waiting_out_seconds += self._run.clock.now() - started
+        outlet, clock = self.outlet, self._run.clock
+        started, worked = clock.now(), outlet.worked
+        await outlet.send(batch)
+        self._metrics.waiting_out_seconds += clock.now() - started - (outlet.worked - worked)
         if halt is not None:
             raise halt
 
@@ -349,7 +358,7 @@ def first_of_run(run: int) -> int:
 def _first_of(chunk: Chunk, count: int) -> Chunk:
     return Chunk(
         chunk.records[:count],
-        chunk.cursor,
+        chunk.marked,
         size=chunk.size * count // len(chunk.records),
         failed=[index for index in chunk.failed if index < count],
         cursors=chunk.cursors,

@@ -12,7 +12,7 @@ from pipeline.flow.parts import Unreachable
 from pipeline.flow.restart import Restarts
 from pipeline.flow.results import absorb, up_to
 from pipeline.flow.run import Failure, Halt, Run
-from pipeline.sizes import estimate
+from pipeline.sizes import Gauge
 from pipeline.stage import FunctionContext, Processor, Work
 
 __all__ = ("Abandoned", "Rest", "Step")
@@ -34,6 +34,7 @@ class Step:
         self.attempts = Attempts(run, name, spec, self.by_record)
         self._restarts = Restarts(run, name, spec.restart)
         self._concurrency = spec.concurrency
+        self._gauge = Gauge()
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
         again = self.attempts.retries.attempts > 1 or self.attempts.gate.breaker is not None
         self.keeps = again or run.policies[name] == "dead_letter"
@@ -45,12 +46,13 @@ class Step:
 
     async def run(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
         """Do the work."""
-        self.metrics.records_in += len(batch.records)
         before = batch.records
+        self.metrics.records_in += len(before)
         batch, halt = await self.work(batch, rest)
-        if batch.records is not before and self.remakes:
-            batch.size = estimate(batch.records)
-        self.metrics.records_out += len(batch.records)
+        after = batch.records
+        if after is not before and self.remakes:
+            batch.size = self._gauge.size(after)
+        self.metrics.records_out += len(after)
         return batch, halt
 
     async def work(self, batch: Batch, rest: Rest) -> tuple[Batch, Halt | None]:

@@ -26,9 +26,10 @@ def whereabouts(assembly: Assembly, source: str) -> Mapping[str, Any]:
 
 def _holding(assembly: Assembly, source: str, number: int) -> Iterator[tuple[str, str, int, float]]:
     """Yield who holds a record, those at work first."""
-    for place in assembly.run.places.values():
-        if _has(place.spans, source, number):
-            yield place.stage, "is worked on by", place.records, place.admitted
+    for place in assembly.run.places:
+        batch = place.batch
+        if batch is not None and _has(batch.spans, source, number):
+            yield place.stage, "is worked on by", len(batch.records), batch.admitted
     for batcher in assembly.batchers:
         for batch in batcher.gathered():
             if _has(batch.spans, source, number):

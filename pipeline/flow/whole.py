@@ -7,9 +7,10 @@ from typing import Any
 
 from pipeline.batch import Batch, Failed, Many
 from pipeline.errors import StageError
+from pipeline.flow.attempts import Outcome
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.parts import Parts, Unreachable
-from pipeline.flow.results import group
+from pipeline.flow.results import SPECIAL, group
 from pipeline.flow.run import Halt, Run
 from pipeline.flow.step import Abandoned, Rest, Step
 from pipeline.stage import Acknowledge, Processor, Whole
@@ -28,7 +29,24 @@ class WholeStep(Step):
 
     async def work(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
         """Call the function once for the whole batch, and again for parts of it only where that fails."""
+        first: Outcome | None = None
+        if self.attempts.direct and not self.opened.aggregate:
+            first = await self.attempts.directly(self._once, batch)
+            if first.raised is None:
+                types = set(map(type, first.returned))
+                if Failed not in types:
+                    self.metrics.attempts += 1
+                    if SPECIAL.isdisjoint(types):
+                        batch.records = first.returned
+                        return batch, None
+                    return self.finished(batch, first.returned)
+        return await self._by_parts(batch, rest, first)
+
+    async def _by_parts(self, batch: Batch, rest: Rest, first: Outcome | None) -> tuple[Batch, Halt | None]:
         results: list[Any] = [None] * len(batch.records)
+        if first is not None and first.raised is None:
+            results[:] = first.returned
+            first.returned = _errors(results)
         # What an aggregate returns stands for the whole batch, and is no list of results.
         grouped: list[list[Any]] = []
 
@@ -57,6 +75,7 @@ class WholeStep(Step):
             stops=self.run_of.policies[self.name] == "stop",
             whole=self.opened.aggregate,
             answers=self.run_of.answers(batch),
+            first=first,
         )
         try:
             await parts.run()
@@ -65,6 +84,9 @@ class WholeStep(Step):
         if grouped:
             return group(self.run_of, batch, grouped[-1]), None
         return self.finished(batch, results)
+
+    async def _once(self, batch: Batch) -> list[Any]:
+        return await self._call(batch, range(len(batch.records)), 1)
 
     async def _call(self, batch: Batch, indexes: Sequence[int], attempt: int) -> list[Any]:
         results = await self._invoke(batch, indexes, attempt)
@@ -85,6 +107,8 @@ class WholeStep(Step):
         if self.opened.keys:
             extra["keys"] = [self.run_of.key_of(batch.origin(index)) for index in indexes]
         returned = self.opened.function(records, **extra)
+        if type(returned) is list:  # pyright: ignore[reportUnknownArgumentType]
+            return returned.copy()  # pyright: ignore[reportUnknownVariableType]
         if inspect.isawaitable(returned):
             returned = await returned
         if not isinstance(returned, list | tuple) or isinstance(returned, Many):

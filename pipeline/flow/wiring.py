@@ -1,14 +1,14 @@
 """From a topology and opened stages to actors with channels between them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.batch import Origin
 from pipeline.expression import compile_expression, compile_predicate
 from pipeline.flow.batcher import BatcherActor, Leg
 from pipeline.flow.channel import Channel
-from pipeline.flow.outlet import Branch, Outlet
+from pipeline.flow.outlet import Branch, Door, Outlet
 from pipeline.flow.processor import may_fuse
 from pipeline.flow.run import Run
 from pipeline.flow.step import Step
@@ -31,10 +31,15 @@ class Wiring:
     """For each actor of processors, named by its first, all its stages in order."""
     by_record: frozenset[str] = frozenset()
     """Processors whose ``concurrency`` is of records: more batches would only share it."""
+    inline: dict[str, Door] = field(default_factory=dict[str, Door])
+    """The actors of processors that work in the task of the source before them, and so have no inbox."""
 
     @classmethod
-    def plan(cls, run: Run, steps: Mapping[str, Step]) -> "Wiring":
-        """Decide which processors are fused, and make a channel for every actor that has an inbox."""
+    def plan(cls, run: Run, steps: Mapping[str, Step], prompt: Collection[str] = ()) -> "Wiring":
+        """Decide which processors are fused, and make a channel for every actor that has an inbox.
+
+        ``prompt`` are the sources that never wait long for a chunk.
+        """
         topology = run.topology
         fused: dict[str, list[str]] = {}
         first_of: dict[str, str] = {}
@@ -45,10 +50,11 @@ class Wiring:
             first = first_of[before] if before is not None else name
             first_of[name] = first
             fused.setdefault(first, []).append(name)
+        inline = {name for name in fused if _inlines(topology, steps, topology.stages[name], prompt)}
         channels = {
             name: _channel(run, planned)
             for name, planned in topology.stages.items()
-            if planned.role != "source" and first_of.get(name, name) == name
+            if planned.role != "source" and first_of.get(name, name) == name and name not in inline
         }
         by_record = frozenset(name for name, step in steps.items() if step.by_record)
         return cls(run, channels, fused, by_record)
@@ -66,7 +72,7 @@ class Wiring:
             branches.append(
                 Branch(
                     output,
-                    self.channels[output],
+                    self.channels[output] if output in self.channels else self.inline[output],
                     when,
                     otherwise=_is_otherwise(self.run.topology.stages[output]),
                     child=output if meeting else None,
@@ -119,6 +125,21 @@ def _fuses_with(topology: Topology, steps: Mapping[str, Step], planned: PlannedS
     assert isinstance(before.spec, Processor)
     both = may_fuse(steps[before.name], before.spec.concurrency) and may_fuse(steps[planned.name], spec.concurrency)
     return before.name if both and before.spec.restart is None else None
+
+
+def _inlines(topology: Topology, steps: Mapping[str, Step], planned: PlannedStage, prompt: Collection[str]) -> bool:
+    """Tell whether a processor works on each chunk as soon as the source before it has read it, in its task.
+
+    A chunk that is small is then still in the processor's cache, and there is no other to wait for: the source waits
+    for nobody either, so nothing is lost by having one wait for the other.
+    """
+    spec = planned.spec
+    assert isinstance(spec, Processor)
+    if len(planned.inputs) != 1 or spec.when is not None or spec.channel is not None or spec.restart is not None:
+        return False
+    before = topology.stages[planned.inputs[0]]
+    alone = before.name in prompt and len(before.outputs) == 1
+    return alone and may_fuse(steps[planned.name], spec.concurrency)
 
 
 def _channel(run: Run, planned: PlannedStage) -> Channel:

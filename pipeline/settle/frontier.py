@@ -81,8 +81,13 @@ class Frontier:
 
         :raises ValueError: when a number has no share under way.
         """
+        edges, owed = self._edges, self._owed
+        if low == edges[0] and owed and owed[0] == 1 and low < high < edges[1]:
+            # The oldest are done, as in a run that keeps its order: nothing to cut, nothing to join.
+            edges[0] = high
+            return [(low, high)]
         first, last = self._window(low, high)
-        if any(owed == 0 for owed in self._owed[first:last]):
+        if any(shares == 0 for shares in owed[first:last]):
             self._join(first, last)
             raise ValueError(f"a number in [{low}, {high}) was settled before")
         done: list[Span] = []

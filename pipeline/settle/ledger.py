@@ -58,7 +58,7 @@ class Ledger:
     @property
     def unsettled(self) -> int:
         """Numbers beyond the frontiers of all sources."""
-        return sum(frontier.unsettled for frontier in self.frontiers.values())
+        return sum([frontier.unsettled for frontier in self.frontiers.values()])
 
     def start(self, source: str, number: int) -> None:
         """Begin to number the records of a source."""
@@ -119,7 +119,8 @@ class Ledger:
                 self.watcher.settled(done)
             for rider, its_end in riders:
                 self.settle(rider, its_end)
-        self.wake()
+        if self._on_settled is not None:
+            self._on_settled()
 
     def settle_spans(self, spans: list[SourceSpan]) -> None:
         """Settle numbers none of whose records are left: they were filtered, or as marked."""
@@ -130,11 +131,14 @@ class Ledger:
         setattr(self.account, column, getattr(self.account, column) + count)
 
     def _count(self, batch: Batch, done: list[SourceSpan], end: End) -> None:
-        total = sum(high - low for _, low, high in batch.spans)
-        settled = sum(high - low for _, low, high in done)
-        if settled == total and not any(self._marks.get(source) for source, _, _ in done):
-            ended = batch.distinct()
-            self._add(end, ended)
+        total = sum([high - low for _, low, high in batch.spans])
+        settled = sum([high - low for _, low, high in done])
+        if settled == total and not (self._marks and any(self._marks.get(source) for source, _, _ in done)):
+            ended = len(batch.records) if batch.children is None else batch.distinct()
+            if end is End.WRITTEN:
+                self.account.written += ended
+            else:
+                self._add(end, ended)
             self.account.filtered += settled - ended
             return
         for source, numbers, _ in batch.by_source():

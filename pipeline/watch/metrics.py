@@ -130,8 +130,8 @@ class StageMetrics(Struct):
         self.batches += 1
         self.batch_seconds.observe(seconds)
         if smooth:
-            self._smooth += 1
-            self.recent_seconds += (seconds - self.recent_seconds) * max(0.1, 1 / self._smooth)
+            count = self._smooth = self._smooth + 1
+            self.recent_seconds += (seconds - self.recent_seconds) * (0.1 if count > 10 else 1 / count)
 
     def fail(self, policy: str) -> None:
         """Count a record that failed."""

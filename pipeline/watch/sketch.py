@@ -5,6 +5,7 @@ sketches of parts add up to the sketch of the whole.
 """
 
 import math
+from math import ceil, log
 
 __all__ = ("Sketch",)
 
@@ -24,10 +25,12 @@ class Sketch:
 
     def add(self, value: float) -> None:
         """Count one number."""
-        place = math.ceil(math.log(max(value, _TINY)) / _STEP)
-        self.counts[place] = self.counts.get(place, 0) + 1
+        place = ceil(log(value if value > _TINY else _TINY) / _STEP)
+        counts = self.counts
+        counts[place] = counts.get(place, 0) + 1
         self.count += 1
-        self.largest = max(self.largest, value)
+        if value > self.largest:
+            self.largest = value
 
     def merge(self, other: "Sketch") -> None:
         """Count what another one has counted."""

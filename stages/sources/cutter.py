@@ -6,8 +6,8 @@ from stages.sources.marks import Mark
 
 __all__ = ("Cut", "Cutter", "LongLine")
 
-RECORDS = 500
-"""Lines in a run: a hop of that many costs 33 ns a record, and more of them only feed the garbage collector."""
+RECORDS = 128
+"""Lines in a run: few enough that the records of one are still in the cache when the next stage works on them."""
 MOST = 128 * 1024
 """Bytes in a run, but for one line that is longer."""
 

@@ -1,8 +1,9 @@
 """Reads the records of files one after the other, from where a cursor says."""
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from anyio import CancelScope
 from anyio.to_thread import run_sync
@@ -13,7 +14,7 @@ from stages.sources.cutter import RECORDS, Cut, Cutter, LongLine
 from stages.sources.file_list import FileList
 from stages.sources.followed import POLL, Turn
 from stages.sources.formats import Format, Place, bad_record
-from stages.sources.marks import HEAD
+from stages.sources.marks import HEAD, Mark
 from stages.sources.opening import Opened, open_followed, open_piped, open_whole
 from stages.sources.paths import is_pipe
 
@@ -31,6 +32,8 @@ class FileReader(Reader):
     A cursor holds the list of files, the index of the one at hand, and a `Mark` in it. The index moves on when the
     next file gives its first record.
     """
+
+    prompt: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class FileReader(Reader):
                 await self._next_file()
 
     async def read(self) -> AsyncIterator[Chunk]:
-        """Yield chunks of about 500 records, 128 KiB at most."""
+        """Yield chunks of about 128 records, 128 KiB at most."""
         with self._naming():
             while (chunk := await self._next_chunk()) is not None:
                 yield chunk
@@ -127,15 +130,11 @@ class FileReader(Reader):
         failed = bad_record(long.head, reason, long.size)
         return Chunk([failed], self._cursor(opened, cutter), size=len(long.head), failed=(0,), position=place)
 
-    def _cursor(self, opened: Opened, cutter: Cutter) -> dict[str, Any]:
-        return {
-            "files": self._list.files,
-            "index": self._list.index,
-            **cutter.mark.saved(),
-            "done": cutter.ended and cutter.is_empty() and not opened.stays,
-            "format": self._format.saved(),
-            **opened.kept(),
-        }
+    def _cursor(self, opened: Opened, cutter: Cutter) -> Callable[[], dict[str, Any]]:
+        """Return what makes the cursor, as things are now: hashing for each chunk would cost more than cutting it."""
+        done = cutter.ended and cutter.is_empty() and not opened.stays
+        files, index, format = self._list.files, self._list.index, self._format.saved()
+        return partial(_saved, files, index, cutter.mark.copy(), done, format, opened.kept())
 
     # --- bytes --------------------------------------------------------------------------------------------------------
 
@@ -261,3 +260,7 @@ class FileReader(Reader):
             yield
         except PipelineError as error:
             raise type(error)(f"stage {self._context.name!r}: {error}") from error.__cause__
+
+
+def _saved(files: Any, index: int, mark: Mark, done: bool, format: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {"files": files, "index": index, **mark.saved(), "done": done, "format": format, **kept}

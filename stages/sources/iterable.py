@@ -64,6 +64,8 @@ class Iterable(Source):
 class PlainReader(Reader):
     """Reads a plain iterable, on the loop: 500 records or 5 ms a chunk."""
 
+    prompt: ClassVar[bool] = True
+
     def __init__(self, records: PlainIterable[Any], warn: Callable[[str], None] = lambda text: None) -> None:
         self._iterator = iter(records)
         self._warn = warn

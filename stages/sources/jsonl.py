@@ -41,6 +41,10 @@ class Jsonl(FileSource, kw_only=True):
         """Return the type of the schema."""
         return record_type(self.schema)
 
+    def nonfinite(self) -> frozenset[str]:
+        """Return none: JSON has no word for them, and a number out of range is a bad record."""
+        return frozenset()
+
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
         return JsonLines(self.encoding, record_type(self.schema))

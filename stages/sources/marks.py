@@ -37,6 +37,12 @@ class Mark:
         self.offset += len(data)
         self.line += lines
 
+    def copy(self) -> "Mark":
+        """Return a mark that stands still."""
+        mark = Mark(self.offset, self.line, self.head, self.tail, self.head_size)
+        mark._head_digest = self._head_digest
+        return mark
+
     def saved(self) -> dict[str, Any]:
         """Return what a cursor holds of it."""
         if self._head_digest[0] != len(self.head):

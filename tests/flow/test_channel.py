@@ -258,3 +258,25 @@ async def test_an_abandoned_channel_lets_every_sender_go_and_gives_their_permits
     assert len(channel) == channel.records == channel.bytes == 0
     assert len(ended) == 3
     assert not any(ticket.smooth for ticket in ended)
+
+
+async def test_a_receiver_may_take_a_batch_in_the_turn_of_its_sender_unless_others_wait() -> None:
+    channel = Channel(ManualClock())
+    taken: list[Batch] = []
+    willing = [True]
+
+    def take(batch: Batch) -> bool:
+        if willing[0]:
+            taken.append(batch)
+        return willing[0]
+
+    channel.taker = take
+    first, second, third = numbered(0), numbered(1), numbered(2)
+    await channel.send(first)
+    willing[0] = False
+    await channel.send(second)
+    willing[0] = True
+    await channel.send(third)
+
+    assert taken == [first]
+    assert channel.waiting() == [second, third]

@@ -454,3 +454,31 @@ async def test_a_cut_waits_while_a_sink_with_a_position_is_opened_again() -> Non
         assert not held
         opened.set()
     assert held and again.records == [2]
+
+
+async def test_what_comes_while_a_sink_is_opened_again_waits_for_it() -> None:
+    opened = anyio.Event()
+    broken = [True]
+    again = Recording()
+
+    class Breaks(Recording):
+        async def write(self, batch: Batch) -> None:
+            if broken:
+                broken.clear()
+                raise StageError("broken")
+            await super().write(batch)
+
+        async def close(self) -> None:
+            await opened.wait()
+
+    bench = Bench(reopening(Breaks(), lambda: again), restart=Restart(attempts=1), concurrency=2)
+    await bench.actor.open()
+    for records in ([1], [2]):
+        await bench.actor.inbox.send(read(bench.run, *records))
+    bench.actor.inbox.close()
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.actor.run)
+        await settle()
+        opened.set()
+    assert sorted(again.records) == [1, 2]
+    assert bench.account == {"read": 2, "written": 2}
