@@ -1,22 +1,20 @@
 """The checked plan of a pipeline: its stages in the order of the data, and what follows from them."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
-import msgspec
 from msgspec import Struct, structs
 
 from pipeline.errors import ConfigError
 from pipeline.plan.checks import check_declared, check_plan, stage_text, wires_of
+from pipeline.plan.description import described
 from pipeline.plan.document import Mark, Path
 from pipeline.plan.guarantee import Guarantee, guarantee_of
-from pipeline.plan.interpolation import HIDDEN
 from pipeline.plan.keys import Delivery, PipelineConfig
-from pipeline.plan.schema import Key, keys_of
 from pipeline.plan.wiring import in_order, outputs_of
 from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage, file_keys
 
@@ -174,14 +172,14 @@ class Topology:
         }
 
     def describe(self) -> dict[str, str]:
-        """Return all else in words, to say what changed since the last run; secrets are hidden."""
+        """Return all else in words, to say what changed since the last run; secrets are hidden, records left out."""
         said = {f"pipeline '{self.name}'": "pipeline"}
         shown_elsewhere = frozenset(("name", "dead_letter"))
-        said |= _described(f"pipeline '{self.name}'", self.config, shown_elsewhere, self.veil.hidden)
+        said |= described(f"pipeline '{self.name}'", self.config, shown_elsewhere, self.veil.hidden)
         for stage in self.stages.values():
             said[stage.title] = stage.kind
             said[f"{stage.title}: from"] = ", ".join(stage.inputs)
-            said |= _described(stage.title, stage.spec, frozenset(("name",)), stage.hidden)
+            said |= described(stage.title, stage.spec, frozenset(("name",)), stage.hidden)
         return {label: self.mask(text) for label, text in said.items()}
 
     def memory(self) -> Memory:
@@ -264,35 +262,3 @@ def assemble(name: str, config: PipelineConfig, stages: Sequence[PlannedStage]) 
 
 _BLOCK = 1 << 20
 """Bytes that a source reads at a time."""
-
-
-def _described(
-    title: str, declared: msgspec.Struct, skip: frozenset[str], hidden: frozenset[str] = frozenset()
-) -> Mapping[str, str]:
-    keys = [key for key in keys_of(type(declared)) if key.name not in skip]
-    return {f"{title}: {key.name}": _shown(declared, key, hidden) for key in keys if _differs(declared, key)}
-
-
-def _differs(declared: Any, key: Key) -> bool:
-    return key.required or getattr(declared, key.name) != key.default
-
-
-def _shown(declared: Any, key: Key, hidden: frozenset[str]) -> str:
-    value = getattr(declared, key.name)
-    if key.name in hidden or (key.secret and value is not None):
-        return HIDDEN
-    return ", ".join(_parts(value)) if isinstance(value, msgspec.Struct) else str(_plain(value))
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as a config would have it: Python's ``int`` and YAML's ``int`` are no difference."""
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    return value
-
-
-def _parts(value: msgspec.Struct) -> Iterator[str]:
-    for key in keys_of(type(value)):
-        yield f"{key.name} {_shown(value, key, frozenset())}"

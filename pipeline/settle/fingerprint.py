@@ -1,16 +1,27 @@
 """What must be the same when saved state is resumed, what may differ, and how a difference is said."""
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.settle.cut import Cut, SavedCut, SourcePoint
 from pipeline.settle.json_text import encode
 
-__all__ = ("Fingerprint", "changed_stages", "describe_changes", "differences", "keep_unchanged", "labels_said")
+__all__ = (
+    "Fingerprint",
+    "changed_stages",
+    "describe_changes",
+    "differences",
+    "keep_unchanged",
+    "labels_said",
+    "shortened",
+)
 
 Fingerprint = Mapping[str, Mapping[str, Any]]
 """For each source, sink and stateful stage by name: its ``role`` and what `Stage.identity` returns."""
 
+_LONGEST = 500
+"""Characters of a text in a description."""
 _ERA = 40
 """A source that starts anew numbers from ``run << 40``: no run reads that many records, so no number comes twice."""
 
@@ -56,6 +67,11 @@ def keep_unchanged(saved: SavedCut | None, changed: Sequence[str], new: Fingerpr
     )
 
 
+def shortened(description: Mapping[str, str]) -> dict[str, str]:
+    """Return a description whose long texts are their beginning and a digest: enough to see that one has changed."""
+    return {label: _shortened(text) for label, text in description.items()}
+
+
 def describe_changes(old: Mapping[str, str], new: Mapping[str, str], but_for: Collection[str] = ()) -> list[str]:
     """Say what differs between two descriptions, for the log; not what was said of some labels already.
 
@@ -74,6 +90,14 @@ def describe_changes(old: Mapping[str, str], new: Mapping[str, str], but_for: Co
         if sentence not in said and label not in but_for:
             said.append(sentence)
     return said
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+    end = f"... ({len(text)} characters, sha256 {digest})"
+    return text[: _LONGEST - len(end)] + end
 
 
 def _stage(label: str) -> str:

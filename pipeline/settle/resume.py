@@ -18,6 +18,7 @@ from pipeline.settle.fingerprint import (
     differences,
     keep_unchanged,
     labels_said,
+    shortened,
 )
 
 __all__ = ("Begun", "Beginning", "begun_last", "check_pipeline", "cut_of")
@@ -80,7 +81,9 @@ class Beginning(Struct, frozen=True):
         changed = differences(old, self.fingerprint)
         before = history.get(connection, "description")
         if before is not None:
-            changed += describe_changes(before, self.description, labels_said(old, self.fingerprint))
+            changed += describe_changes(
+                shortened(before), shortened(self.description), labels_said(old, self.fingerprint)
+            )
         return Begun(lineage, run, cut, changed, others)
 
     def begin(self, connection: sqlite3.Connection) -> Begun:
@@ -95,7 +98,7 @@ class Beginning(Struct, frozen=True):
             changes.clear(connection, begun.others)
             named.disown(connection, begun.others, begun.lineage, begun.run)
         history.put(connection, "fingerprint", self.fingerprint)
-        history.put(connection, "description", self.description)
+        history.put(connection, "description", shortened(self.description))
         return begun
 
     def _begin_lineage(self, connection: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ from pipeline.plan.keys import CheckpointConfig, PipelineConfig
 from pipeline.plan.load import load_text
 from pipeline.plan.topology import PlannedStage, Topology, build_topology
 from pipeline.stage import ChannelBounds, Retry, Stage
+from stages.sources.iterable import Iterable
 from tests.plan import kinds
 from tests.plan.kinds import registry
 
@@ -44,6 +45,10 @@ SINK = kinds.JsonlSink(path="out.jsonl")
 def function(record: Any) -> Any:
     """Return the record."""
     return record
+
+
+class Registered:
+    """An object that only Python can give."""
 
 
 # --- what sinks promise ---
@@ -240,6 +245,32 @@ def test_the_description_tells_what_is_not_as_it_is_by_default() -> None:
         "processor 'c': retry": "attempts 3, backoff (0.1, 10.0), deadline None, on {}",
         "processor 'c': concurrency": "4",
     }
+
+
+@pytest.mark.parametrize("records", [[{"card": "4111"}] * 20_000, ({"card": "4111"},) * 20_000, [{"card": "4111"}]])
+def test_the_description_of_records_given_in_python_holds_none_of_them(records: Any) -> None:
+    said = topology(Iterable(records), SINK).describe()
+
+    assert said["source 'a': records"] == f"{type(records).__name__} of {len(records)}"
+
+
+def test_records_nested_however_deep_can_be_planned() -> None:
+    nested: list[Any] = []
+    for _ in range(3000):
+        nested = [nested]
+
+    assert topology(Iterable([{"v": nested}]), SINK).describe()["source 'a': records"] == "list of 1"
+
+
+def test_the_description_of_a_value_only_python_can_give_is_its_type_and_length() -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    given = {"few": [1, function], "many": list(range(20_000)), "deep": deep, "other": Registered()}
+    said = topology(SOURCE, kinds.Call(function=function, arguments=given), SINK).describe()
+
+    text = "{'few': [1, 'function'], 'many': 'list of 20000', 'deep': 'list of 1', 'other': 'Registered'}"
+    assert said["processor 'b': arguments"] == text
 
 
 def test_the_worst_case_of_memory_adds_up_and_is_bounded_by_the_key() -> None:

@@ -17,6 +17,7 @@ import anyio.abc
 import pytest
 
 from pipeline.errors import LockedError, StateError
+from pipeline.settle import history
 from pipeline.settle.cut import SinkPoint, SourcePoint
 from pipeline.settle.state import edit_state
 from pipeline.settle.view import open_view
@@ -108,6 +109,29 @@ async def test_what_may_change_is_said(path: Path) -> None:
             "sink 'out' removed",
         ]
     async with opened(path, description=after) as state:
+        assert state.changed == []
+
+
+async def test_a_long_description_is_kept_short_and_a_change_of_it_is_still_seen(path: Path) -> None:
+    async def changed(description: dict[str, str]) -> list[str]:
+        async with opened(path, description=description) as state:
+            return list(state.changed)
+
+    label = "processor 'x': set"
+    await changed({label: "x" * 20_000_000})
+    assert (await anyio.Path(path).stat()).st_size < 1_000_000
+    assert await changed({label: "x" * 20_000_000}) == []
+    [said] = await changed({label: "x" * 19_999_999 + "y"})
+    assert said.startswith(f"{label} xxx") and len(said) < 1500
+
+
+async def test_a_state_that_kept_a_long_description_whole_opens_and_says_no_change(path: Path) -> None:
+    description = {"processor 'x': set": "x" * 5000}
+    async with opened(path, description=description):
+        pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        history.put(connection, "description", description)
+    async with opened(path, description=description) as state:
         assert state.changed == []
 
 
