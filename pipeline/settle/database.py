@@ -1,10 +1,11 @@
 """A SQLite file on a thread of its own, where each piece of work runs as one unit that no cancellation can divide."""
 
 import errno
+import os
 import sqlite3
 from asyncio import Future
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,7 +26,11 @@ WAYS_OUT = "restore it from a backup, or move it aside to begin anew"
 _BUSY_SECONDS = 5.0
 """How long a writer waits for somebody who looks into the file with another program."""
 _STORAGE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+_UNOPENED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
+_DESCRIPTORS = 8
+"""More than an open state file needs: itself, its -wal, -shm and -journal, and its folder to sync."""
 _STORAGE_ERRNO = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
@@ -138,15 +143,19 @@ def placed(error: StateError, path: Path) -> StateError:
 def explained(error: sqlite3.Error | OSError, path: Path) -> PipelineError:
     """Return our error for one of SQLite or of the system.
 
-    `StorageError` for a full disk or a failed write, `StateError` for a file that is corrupt or can't be opened,
-    `LockedError` when another program holds the database itself.
+    `StorageError` for a full disk, a failed write or too many open files, `StateError` for a file that is corrupt or
+    can't be opened, `LockedError` when another program holds the database itself.
     """
     if isinstance(error, OSError):
+        if error.errno in _TOO_MANY_OPEN:
+            return _too_many_open(path)
         if error.errno in _STORAGE_ERRNO:
             return StorageError(f"{path}: {error.strerror or error}; nothing after the last checkpoint is saved")
         return StateError(f"{path}: the state file can't be opened: {error.strerror or error}")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     cause = one_line(error)
+    if code in _UNOPENED and _lacks_descriptors():
+        return _too_many_open(path)
     if code in _STORAGE:
         return StorageError(f"{path}: {cause}; nothing after the last checkpoint is saved")
     if code in _CORRUPT:
@@ -154,3 +163,19 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> PipelineError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LockedError(f"{path}: another program holds a lock on the database ({cause}); close it")
     return StateError(f"{path}: the state file can't be used: {cause}")
+
+
+def _too_many_open(path: Path) -> StorageError:
+    way = "raise the limit (`ulimit -n`) or have fewer files open at a time"
+    return StorageError(f"{path}: too many open files to use the state file; {way}")
+
+
+def _lacks_descriptors() -> bool:
+    """Tell whether too few files can be opened for a database, which SQLite does not tell from a missing file."""
+    with ExitStack() as stack:
+        try:
+            for _ in range(_DESCRIPTORS):
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno in _TOO_MANY_OPEN
+    return False

@@ -2,16 +2,17 @@
 
 import hashlib
 import os
+import resource
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 
 import anyio
 import pytest
 
-from pipeline.errors import StateError
+from pipeline.errors import StateError, StorageError
 from pipeline.settle.cut import Cut
 from pipeline.settle.schema import VERSION
 from pipeline.settle.state import edit_state
@@ -250,6 +251,31 @@ async def test_a_directory_is_refused(tmp_path: Path) -> None:
 async def test_a_wal_without_its_file_is_refused(unclean: Path, tmp_path: Path) -> None:
     shutil.copy(unclean.with_name("x.db-wal"), tmp_path)
     await _refused(tmp_path / "x.db", "its -wal is there")
+
+
+@pytest.mark.parametrize("left", range(8))
+async def test_too_few_file_descriptors_are_no_fault_of_the_state(unclean: Path, left: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for descriptor in taken[len(taken) - left :]:
+            os.close(descriptor)
+        del taken[len(taken) - left :]
+        try:
+            async with opened(unclean):
+                pass
+        except StorageError as error:
+            assert "too many open files" in str(error) and "`ulimit -n`" in str(error)
+        else:
+            assert left > 3
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_folder_that_cannot_be_made_is_refused() -> None:
