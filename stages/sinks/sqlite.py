@@ -137,6 +137,7 @@ class SqliteWriter(TransactionWriter):
         # Before anything is touched: choosing the journal is a change of the file already.
         await self._connection.read(self._verify, opening=True)
         if dry:
+            await self._connection.read(self._table.refuse_doubles)
             return
         await self._connection.read(_configure, opening=True)
         await self._connection.transact(lambda connection: self._claim(connection, overwrite), opening=True)

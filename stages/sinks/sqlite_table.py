@@ -100,6 +100,24 @@ class Table:
         if self._key and set(self._key) <= self._load(connection).keys():
             self._ensure_key(connection, self._load(connection))
 
+    def refuse_doubles(self, connection: sqlite3.Connection) -> None:
+        """See, without changing anything, that `prepare` could make the unique index.
+
+        :raises ConfigError: when rows of the table have the same key.
+        """
+        columns = self._load(connection)
+        if not self._key or not set(self._key) <= columns.keys() or self._has_key(connection, columns):
+            return
+        names = [quoted(columns[name].name) for name in self._key]
+        known = " AND ".join(
+            f"{name} IS NOT NULL" for name in names
+        )  # to a unique index no NULL is the same as another
+        found = connection.execute(
+            f"SELECT 1 FROM {quoted(self._name)} WHERE {known} GROUP BY {', '.join(names)} HAVING count(*) > 1 LIMIT 1"
+        ).fetchone()
+        if found is not None:
+            raise self._doubles()
+
     def forget(self) -> None:
         """Take note that a transaction was rolled back: what it made of the table is gone."""
         self._columns = None
@@ -246,9 +264,12 @@ class Table:
             try:
                 connection.execute(f"CREATE UNIQUE INDEX {index} ON {quoted(self._name)} ({names})")
             except sqlite3.IntegrityError as error:
-                text = f"table {self._name!r} has rows with the same {_list(self._key_names)}: {error}"
-                raise ConfigError(f"{self._who}: {text}; take out the doubles, or choose another key") from error
+                raise self._doubles() from error
         self._keyed = True
+
+    def _doubles(self) -> ConfigError:
+        text = f"table {self._name!r} has rows with the same {_list(self._key_names)}"
+        return ConfigError(f"{self._who}: {text}; take out the doubles, or choose another key")
 
     def _has_key(self, connection: sqlite3.Connection, columns: dict[str, Column]) -> bool:
         primary = {name for name, column in columns.items() if column.key}

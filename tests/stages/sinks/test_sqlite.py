@@ -403,6 +403,25 @@ async def test_upsert_on_a_table_with_doubles_is_refused_and_changes_nothing(pat
     assert rows(path) == [("a", 1), ("b", 2)]
 
 
+@pytest.mark.parametrize("key", ["id", ["ID", "kind"]])
+async def test_a_dry_run_of_upsert_refuses_doubles_as_the_run_does(path: Path, key: Any) -> None:
+    prepare(path, "CREATE TABLE t (id TEXT, kind TEXT, v INTEGER)")
+    prepare(path, "INSERT INTO t VALUES ('a', 'x', 1), (NULL, 'x', 2), (NULL, 'x', 3), ('b', 'x', 4), ('b', 'y', 5)")
+    prepare(path, "DELETE FROM t WHERE kind = 'y'" if key == "id" else "SELECT 1")
+    async with opened(path, context(dry=True), mode="upsert", key=key):
+        pass
+    prepare(path, "INSERT INTO t VALUES ('a', 'x', 6)")
+    before = bytes_of(path)
+
+    refusals: list[str] = []
+    for dry in (True, False):
+        with pytest.raises(ConfigError, match=r"table 't' has rows with the same .*; take out the doubles") as caught:
+            await Sqlite(path=str(path), table="t", mode="upsert", key=key).open(context(dry=dry))
+        refusals.append(str(caught.value))
+        assert dry is False or bytes_of(path) == before
+    assert refusals[0] == refusals[1]
+
+
 async def test_overwrite_empties_the_table_at_the_first_run_of_a_lineage_only(path: Path) -> None:
     prepare(path, "CREATE TABLE t (v INTEGER)", "INSERT INTO t VALUES (99)")
     async with opened(path, mode="overwrite") as writer:
