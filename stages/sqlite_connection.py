@@ -46,7 +46,8 @@ class SqliteConnection:
     async def open(self, path: str, mode: str) -> None:
         """Open the file; ``mode`` is ``ro`` (read only), ``rw`` (it has to exist) or ``rwc`` (made if missing).
 
-        With ``memory`` it is an empty database that is nowhere.
+        With ``memory`` it is an empty database that is nowhere; ``still`` is read only, of a file that nobody has open,
+        and makes no files beside it. A second call opens another one in its stead.
 
         :raises ConfigError: when it can't be opened.
         :raises StateError: when it is not an SQLite database, or a damaged one.
@@ -104,6 +105,8 @@ class SqliteConnection:
             return done.result()
 
     def _connect(self, path: str, mode: str) -> None:
+        if self._connection is not None:
+            self._connection.close()
         try:
             self._connection = _connected(path, mode)
         except sqlite3.OperationalError as error:
@@ -158,7 +161,7 @@ def translated(error: sqlite3.Error, who: str, *, opening: bool = False) -> Exce
 
 def _connected(path: str, mode: str) -> sqlite3.Connection:
     # As a URI even where no mode is needed: the text ":memory:" or "" as a path would be no file at all.
-    uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
+    uri = f"{Path(path).absolute().as_uri()}?mode={'ro&immutable=1' if mode == 'still' else mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         # Nothing is read by connecting: only this finds out whether the file is a database.

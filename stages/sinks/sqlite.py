@@ -1,8 +1,8 @@
 """The sink of kind `sqlite`: records become rows, in one transaction with the numbers they settle."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from os import fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +21,9 @@ from stages.sqlite_connection import SqliteConnection
 __all__ = ("Sqlite", "SqliteWriter")
 
 T = TypeVar("T")
+
+_LOGGED = b"\x02\x02"
+"""What is at byte 18 of a database with a write-ahead log."""
 
 
 class Sqlite(Sink, kw_only=True):
@@ -105,7 +108,7 @@ class Sqlite(Sink, kw_only=True):
         ledger = Ledger(who, context, self.table, self.mode != "insert") if context.saved else None
         writer = SqliteWriter(SqliteConnection(who), table, ledger, shared=bool(context.partition))
         try:
-            await writer.open(fspath(self.path), self.mode == "overwrite", context.dry, self.create)
+            await writer.open(os.fspath(self.path), self.mode == "overwrite", context.dry, self.create)
         except BaseException:
             await writer.close()
             raise
@@ -133,12 +136,18 @@ class SqliteWriter(TransactionWriter):
 
     async def open(self, path: str, overwrite: bool, dry: bool, create: bool) -> None:
         """Verify what there is; then, unless ``dry``, take the table over."""
-        await self._connection.open(path, _looking(path, create) if dry else "rwc" if create else "rw")
+        missing = _is_missing(path, create)
+        mode = "rwc" if create else "rw"
+        # Where the file would be made it stands empty in memory: who is refused has made none.
+        await self._connection.open(path, "memory" if missing else _looking(path) if dry else mode)
         # Before anything is touched: choosing the journal is a change of the file already.
         await self._connection.read(self._verify, opening=True)
         if dry:
             await self._connection.read(self._table.refuse_doubles)
             return
+        if missing:
+            self._table.forget()
+            await self._connection.open(path, mode)
         await self._connection.read(_configure, opening=True)
         await self._connection.transact(lambda connection: self._claim(connection, overwrite), opening=True)
         self._table.forget()
@@ -236,10 +245,27 @@ class SqliteWriter(TransactionWriter):
         return checked
 
 
-def _looking(path: str, create: bool) -> str:
-    # Where the file would be made it stands empty in memory; where it could not be, to open it says so.
-    missing = create and not Path(path).exists() and Path(path).absolute().parent.is_dir()
-    return "memory" if missing else "ro"
+def _is_missing(path: str, create: bool) -> bool:
+    # Where the file could not be made, to open it says so.
+    return create and not Path(path).exists() and Path(path).absolute().parent.is_dir()
+
+
+def _looking(path: str) -> str:
+    """Return how to open a database that is to stay as it is, and its folder too."""
+    real = Path(path).resolve()
+    try:
+        with open(real, "rb", opener=_at_once) as file:
+            logs = file.read(20)[18:] == _LOGGED
+    except OSError:
+        return "ro"  # to open it says why
+    # Whoever has it open has a log beside it; without one, to read would make one that only a writer takes away. Where
+    # none can be made the run can't write either: to open it says so.
+    still = logs and not Path(f"{real}-wal").exists() and os.access(real.parent, os.W_OK)
+    return "still" if still else "ro"
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for a writer
 
 
 def _configure(connection: sqlite3.Connection) -> None:

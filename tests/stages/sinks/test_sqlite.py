@@ -676,6 +676,34 @@ async def test_a_dry_run_changes_nothing(path: Path) -> None:
     assert bytes_of(path) == before
 
 
+async def test_a_dry_run_leaves_nothing_beside_a_database_with_a_log(path: Path) -> None:
+    async with opened(path) as writer:
+        await writer.write(batch({"v": 1}))
+    assert os.listdir(path.parent) == ["out.db"]
+    async with opened(path, context(dry=True, run=2)):
+        pass
+    assert os.listdir(path.parent) == ["out.db"]
+
+
+async def test_a_dry_run_sees_what_is_only_in_the_log_of_a_database(path: Path) -> None:
+    async with opened(path) as writer:
+        await writer.write(batch({"v": 1}))
+        link = path.with_name("link.db")
+        os.symlink(path, link)
+        before = sorted(os.listdir(path.parent))
+        for named in (path, link):
+            with pytest.raises(StateError, match="holds records"):
+                await Sqlite(path=str(named), table="t").open(context(dry=True, lineage="second"))
+        assert sorted(os.listdir(path.parent)) == before
+
+
+async def test_a_refusal_makes_no_database(path: Path) -> None:
+    with pytest.raises(StateError, match="not the database that the last run wrote to"):
+        await Sqlite(path=str(path), table="t").open(context(run=2, position={}))
+
+    assert os.listdir(path.parent) == []
+
+
 async def test_a_refusal_changes_nothing(path: Path) -> None:
     async with opened(path) as writer:
         await writer.write(batch({"v": 1}))
