@@ -37,13 +37,13 @@ def place_of(error: BaseException) -> str:
 
     Code that is installed counts only where none of their own is on the way: then it is what the engine called.
     """
-    kept = getattr(error, _KEPT, None)
-    if isinstance(kept, str):
-        return kept
     frames = list(_frames(error))
-    if not frames and error.__cause__ is not None:
-        # Ours, which stands for one of theirs.
-        frames = list(_frames(error.__cause__))
+    # An error without any may be ours, which stands for one of theirs.
+    for each in (error, *([error.__cause__] if error.__cause__ is not None and not frames else [])):
+        kept = getattr(each, _KEPT, None)
+        if isinstance(kept, str):
+            return kept
+        frames = frames or list(_frames(each))
     own = [frame for frame in frames if _INSTALLED.isdisjoint(Path(frame[0]).parts)]
     if not frames:
         return ""

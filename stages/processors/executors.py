@@ -76,6 +76,9 @@ def _call_there(function: Callable[..., Any], told: dict[str, Any], *args: Any) 
         result = function(*args, **told)
     except Exception as error:
         raise _portable(error) from None
+    except BaseException as error:  # it goes on as it is, without its traceback
+        keep_place(error)
+        raise
     if isinstance(result, list):
         return [_portable_result(each) for each in result]  # pyright: ignore[reportUnknownVariableType]
     return _portable_result(result)

@@ -1,6 +1,7 @@
 """Functions that another process finds by their names."""
 
 import os
+import sys
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -47,6 +48,10 @@ def fail(record: str) -> Any:
 
 def end(record: Any) -> Any:
     os._exit(3)
+
+
+def leave(record: Any) -> Any:
+    sys.exit("enough")
 
 
 async def waits(record: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import threading
 from datetime import date
 from typing import Any, ClassVar
@@ -11,7 +12,9 @@ import anyio.lowlevel
 import pytest
 
 from pipeline.batch import Failed, Many
+from pipeline.cause import cause_of, place_of
 from pipeline.errors import ConfigError, Unavailable
+from pipeline.flow.attempts import as_error
 from pipeline.stage import Each, EachAsync, Whole
 from stages.processors import Call
 from tests.stages.processors import called
@@ -228,6 +231,15 @@ async def test_errors_come_back_from_a_process_with_their_types_where_these_can_
             await work.function("peculiar")
 
     assert away.value.retry_after == 1.5
+
+
+async def test_an_attempt_to_end_the_program_comes_back_from_a_process_with_its_line() -> None:
+    async with opened(Call(called.leave, executor="process"), EachAsync) as work:
+        with pytest.raises(SystemExit, match="enough") as raised:
+            await work.function(1)
+
+    assert re.search(r"called\.py:\d+$", place_of(raised.value))
+    assert cause_of(as_error(raised.value)).endswith(f"({place_of(raised.value)})")
 
 
 async def test_a_process_that_dies_fails_its_call_and_not_the_next_one() -> None:
