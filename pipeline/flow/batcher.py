@@ -1,9 +1,10 @@
 """The actor of a batcher: gathers records, cuts batches as its law says, and owns the only timer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import inf
 from typing import Any
+
+from msgspec import Struct, field
 
 from pipeline.batch import Batch, Ticket, exact_spans
 from pipeline.control.adaptive import AdaptiveLaw
@@ -23,8 +24,7 @@ _TOGETHER = 6
 """Such batches in flight: one switch does for several."""
 
 
-@dataclass(slots=True)
-class Leg:
+class Leg(Struct):
     """One actor on the way from a batcher to the sinks: the counters of its stages, which take turns."""
 
     stages: list[StageMetrics]
@@ -36,8 +36,7 @@ class Leg:
         return sum([stage.recent_seconds for stage in self.stages])
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
+class _Open(Struct, eq=False):
     """A batch that is being gathered."""
 
     key: Any

@@ -1,8 +1,9 @@
 """Where an actor's batches go: to the one stage behind it, or to each of several at a fan-out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from pipeline.batch import Batch, SourceSpan
 from pipeline.flow.ownership import copy_records
@@ -28,8 +29,7 @@ class Door(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Branch:
+class Branch(Struct):
     """One stage behind an actor. ``when`` picks the records that enter it (None: all); ``otherwise`` takes what no
     sibling took; ``child`` names the branch in the origins where branches meet again.
     """

@@ -4,8 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pipeline.batch import Batch, Origin
 from pipeline.cause import cause_of, text_of
@@ -27,8 +28,7 @@ _FORCE_LETTERS = 1000
 _FORCE_LETTER_BYTES = 2**20
 
 
-@dataclass(slots=True)
-class Failure:
+class Failure(Struct):
     """A record that failed for good: what it was when the stage received it, and why."""
 
     record: Any
@@ -78,8 +78,7 @@ class Place:
         self.batch: Batch | None = None
 
 
-@dataclass(slots=True)
-class _Located:
+class _Located(Struct):
     """A chunk that is not settled yet: where its records lie in their source."""
 
     first: int

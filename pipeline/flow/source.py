@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from msgspec import Struct
 
 from pipeline.batch import Batch, Failed, SourceSpan
 from pipeline.clock import Clock
@@ -44,8 +44,7 @@ class _Resting:
             self.slept += self.now() - started
 
 
-@dataclass(slots=True)
-class _Passed:
+class _Passed(Struct):
     """A chunk that was read: enough to find the cursor for any of its numbers."""
 
     first: int

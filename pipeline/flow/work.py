@@ -2,12 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+from msgspec import Struct, field
 
 from pipeline.batch import Batch, Many
 from pipeline.errors import ConfigError, StageError
@@ -308,8 +308,7 @@ _NOT_YET = object()
 """In the place of a result."""
 
 
-@dataclass(slots=True)
-class _Course:
+class _Course(Struct):
     """How far the work on the records of a batch has come."""
 
     results: list[Any]
