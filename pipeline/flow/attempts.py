@@ -28,11 +28,18 @@ class Spent(Exception):
 
     ``since`` is the stage's last call before the first of these attempts. ``held`` says that the breaker was open when
     the last one failed: it speaks of the other side, not of the records, and did not count as an attempt. ``opened``
-    is how often it had opened by then.
+    is how often it had opened by then, ``started`` when the first of the attempts was begun.
     """
 
     def __init__(
-        self, error: Exception, kind: Kind, attempts: int, since: int = 0, held: bool = False, opened: int = 0
+        self,
+        error: Exception,
+        kind: Kind,
+        attempts: int,
+        since: int = 0,
+        held: bool = False,
+        opened: int = 0,
+        started: float = 0.0,
     ) -> None:
         super().__init__(str(error))
         self.error = error
@@ -41,6 +48,7 @@ class Spent(Exception):
         self.since = since
         self.held = held
         self.opened = opened
+        self.started = started
 
 
 class Outcome:
@@ -118,6 +126,12 @@ class Attempts:
     def was_down(self, spent: Spent) -> bool:
         """Tell whether something failed while the breaker was open, or just before it opened: then that is why."""
         return spent.held or spent.opened != self.gate.opened
+
+    def has_more(self, used: int, started: float) -> bool:
+        """Tell whether the attempts begun then, of which so many are made, ended only for the breaker's sake."""
+        if self.gate.breaker is None:
+            return False
+        return self.retries.wait(used, self._run.clock.now() - started, lambda: 1.0) is not None
 
     def passed(self) -> None:
         """Count a call that was made elsewhere and got through."""
@@ -223,7 +237,8 @@ class Attempts:
         if not (self._by_record and wait is None and kind is not Kind.UNAVAILABLE):
             _roughen(course.batch)
         if wait is None:
-            raise Spent(error, kind, course.attempt - held, course.since, held, self.gate.opened) from error
+            attempts, opened = course.attempt - held, self.gate.opened
+            raise Spent(error, kind, attempts, course.since, held, opened, course.started) from error
         if self._run.draining:
             raise Abandoned from error
         self._metrics.retries += 1

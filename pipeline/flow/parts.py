@@ -3,7 +3,9 @@
 A record that a dependency can't be reached for is at fault only while others get through; so before it is blamed, or
 the dependency is, other records are tried. When more calls than it takes to find one bad record fail on end, nothing
 gets through: then a stage with a circuit breaker holds the batch, and any other ends the run. What failed while the
-breaker was open is tried again before it is blamed, or an outage would make dead letters.
+breaker was open is tried again before it is blamed, or an outage would make dead letters; and where the attempts ended
+early, for the next failure would have opened the breaker, a record that others get through beside has the rest of them,
+one by one, with others between them: so an outage that begins meanwhile is seen as one.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -49,12 +51,16 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Records to be tried together. ``used`` attempts were made; ``wait`` says that the next one has to wait."""
+    """Records to be tried together. ``used`` attempts were made; ``wait`` says that the next one has to wait.
+
+    With ``again`` it is one record that failed while others got through, and has attempts left.
+    """
 
     indexes: Sequence[int]
     used: int = 0
     single: bool = False
     wait: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,7 @@ class Parts:
         self._first = first
         self._since = attempts.calls if first is None else first.since
         self._used = 0
+        self._started = 0.0
         self._misses = 0
         self._attempt = 0
 
@@ -147,9 +154,12 @@ class Parts:
         self._left = {*suspects, *others}
         self._since = min(spent.since for spent in suspects.values())
         self._used = max(spent.attempts for spent in suspects.values())
+        self._started = min(spent.started for spent in suspects.values())
         self._misses = 1
         self._suspects = [(_Part((index,)), suspects[index]) for index in sorted(suspects)]
         self._stack = [_Part((index,), single=True) for index in sorted(self.left - set(suspects), reverse=True)]
+        if all(self._attempts.got_through(spent.since) for spent in suspects.values()):
+            self._judge()
         while self._suspects or self._misses or self._retried & self.left:
             await self._step()
 
@@ -235,6 +245,7 @@ class Parts:
         if not part.single:
             self._since = max(self._since, spent.since)
             self._used = spent.attempts
+            self._started = spent.started
         if isinstance(spent.error, RecordErrors):
             self._refused(part, spent, spent.error)
         elif spent.kind is Kind.UNAVAILABLE:
@@ -253,29 +264,62 @@ class Parts:
         """The other side was not there for a part: find out whether it is for others."""
         if self._attempts.draining:
             raise Abandoned from spent.error
-        self._misses += 1
+        down = self._attempts.was_down(spent)
+        through = self._attempts.got_through(self._since)
+        # In order nothing else is tried between its attempts: together they say no more than one.
+        self._misses += not (part.again and self._strict and through)
         if not self._stands_alone(part):
             self._halve(part, spent)
-        elif not self._attempts.was_down(spent) and self._attempts.got_through(self._since):
-            self._doom_part(part, spent)
+        elif not down and through:
+            if self._has_more(spent):
+                self._try_on(part, spent)
+            else:
+                self._doom_part(part, spent)
+        elif not (down or self._stops) and self._strict and self._misses < self._patience and self._has_more(spent):
+            # In order, so before anything behind it is tried; but an outage is to be seen in time.
+            self._try_on(part, spent)
         else:
             self._suspects.append((part, spent))
             if self._strict and (spent.held or self._stops):
                 self._nothing()
                 return
-        if self._misses > self._patience:
+        if self._misses > self._patience and not (through and all(map(_is_tried, self._stack))):
             self._nothing(spent)
 
     def _judge(self) -> None:
-        """Something got through: the suspects are at fault, but for those that only an open breaker speaks against."""
+        """Something got through: the suspects are at fault, but for those that only the breaker speaks against."""
         suspects, self._suspects = self._suspects, []
+        self._misses = 0
+        doomed: list[tuple[_Part, Spent]] = []
         for part, spent in reversed(suspects):
             if self._attempts.was_down(spent):
                 self._retried.update(part.indexes)
                 self._stack.append(_Part(part.indexes, spent.attempts, single=True))
-        for part, spent in suspects:
-            if not self._attempts.was_down(spent):
-                self._doom_part(part, spent)
+            elif self._has_more(spent):
+                self._try_on(part, spent)
+            else:
+                doomed.append((part, spent))
+        for part, spent in reversed(doomed):
+            self._doom_part(part, spent)
+
+    def _has_more(self, spent: Spent) -> bool:
+        return self._attempts.has_more(spent.attempts, self._started)
+
+    def _try_on(self, part: _Part, spent: Spent) -> None:
+        """Give a record that stands alone one more of its attempts: in order at once, or else after something new."""
+        self._retried.update(part.indexes)
+        place = self._behind_new() if part.again and not self._strict else len(self._stack)
+        self._stack.insert(place, _Part(part.indexes, spent.attempts, single=True, wait=True, again=True))
+
+    def _behind_new(self) -> int:
+        """Return the place in the stack behind the next part that was not tried alone, or behind all that may go on."""
+        for place in reversed(range(len(self._stack))):
+            entry = self._stack[place]
+            if isinstance(entry, _Doomed):
+                return place + 1
+            if not entry.again:
+                return place
+        return 0
 
     def _nothing(self, spent: Spent | None = None) -> None:
         """Nothing gets through: hold all that is left until something does."""
@@ -344,3 +388,8 @@ class Parts:
     def _doom(self, index: int, error: Exception, attempts: int, unavailable: bool = False) -> None:
         self._fail(index, error, attempts, unavailable)
         self.left.discard(index)
+
+
+def _is_tried(entry: _Part | _Doomed) -> bool:
+    """Tell whether a try of it says nothing of the other side that is not known."""
+    return isinstance(entry, _Doomed) or entry.again

@@ -107,9 +107,15 @@ class Step:
         return failure
 
     def is_missed(self, spent: Spent) -> bool:
-        """Tell whether a record failed of what may be the other side's fault: nothing else got through since."""
+        """Tell whether a record failed of what may be the other side's fault: nothing else got through since.
+
+        Or it has attempts left, which ended only so that the breaker would not open.
+        """
+        attempts = self.attempts
         return spent.kind is Kind.UNAVAILABLE and (
-            self.attempts.was_down(spent) or not self.attempts.got_through(spent.since)
+            attempts.was_down(spent)
+            or not attempts.got_through(spent.since)
+            or attempts.has_more(spent.attempts, spent.started)
         )
 
     def ended(

@@ -1,6 +1,7 @@
 """A dependency that is down for a while: what is held, what is blamed, and what a stop does in the middle of it."""
 
 import json
+import random
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from tests.systems.command import command, start
 pytestmark = pytest.mark.anyio
 
 RETRY = Retry(attempts=3, backoff=(0.1, 1.0))
+MANY = Retry(attempts=60, backoff=(0.01, 0.5))
 BREAKER = CircuitBreaker(failures=5, reset=5.0)
 
 
@@ -46,6 +48,19 @@ class Down(Writer):
         if self.away(self.clock.now()):
             self.in_vain.append(self.clock.now())
             raise Unavailable("connection refused")
+        self.written.extend(batch.records)
+
+
+class Flaky(Writer):
+    """A sink that fails in some of its calls."""
+
+    def __init__(self, fails: Callable[[], bool]) -> None:
+        self.fails = fails
+        self.written: list[int] = []
+
+    async def write(self, batch: Batch) -> None:
+        if self.fails():
+            raise Unavailable("not now")
         self.written.extend(batch.records)
 
 
@@ -217,6 +232,92 @@ async def test_a_record_that_alone_can_not_be_reached_is_at_fault(form: str, bre
     report = await run(pipeline, clock)
     assert report.outcome == "done" and report.account.skipped == 2
     assert sink.records == [number for number in range(40) if number not in (7, 20)]
+
+
+@pytest.mark.parametrize("form", ["each", "each async", "each async, several", "batch", "batches"])
+async def test_with_a_breaker_too_no_record_is_blamed_before_its_attempts_are_used_up(form: str) -> None:
+    clock, chance = ManualClock(), random.Random(1)
+
+    def work(record: Any) -> Any:
+        if chance.random() < 0.45:
+            raise Unavailable("not now")
+        return record
+
+    async def work_async(record: Any) -> Any:
+        await clock.sleep(0.05 * chance.random())
+        return work(record)
+
+    sink = PlainListSink()
+    pipeline = (
+        Pipeline("random", checkpoint="none", on_failure="skip")
+        | ListSource(records=list(range(2000)), chunk=64)
+        | batchers.Fixed(size=20)
+        | processors.Call(
+            work if form == "each" else work_async,
+            batch="batch" in form,
+            concurrency=4 if form in ("batches", "each async, several") else 1,
+            retry=MANY,
+            circuit_breaker=CircuitBreaker(failures=2, reset=5.0),
+        )
+        | sink
+    )
+    report = await run(pipeline, clock)
+    assert report.outcome == "done" and report.account.skipped == 0
+    assert sink.records == list(range(2000))
+
+
+async def test_a_sink_that_fails_at_random_gets_all_in_order_behind_its_breaker() -> None:
+    clock, chance = ManualClock(), random.Random(1)
+    sink = Flaky(lambda: chance.random() < 0.45)
+    pipeline = (
+        Pipeline("random", checkpoint="none", on_failure="skip")
+        | ListSource(records=list(range(2000)), chunk=64)
+        | batchers.Fixed(size=20)
+        | Writes(sink, name="out", retry=MANY, circuit_breaker=CircuitBreaker(failures=2, reset=5.0))
+    )
+    report = await run(pipeline, clock)
+    assert report.outcome == "done" and report.account.skipped == 0
+    assert sink.written == list(range(2000))
+
+
+@pytest.mark.parametrize("form", ["each", "each async", "each async, several", "batch", "sink"])
+@pytest.mark.parametrize("bad", [0, 13, 39])
+async def test_a_bad_record_among_good_ones_has_its_attempts_and_opens_no_breaker(form: str, bad: int) -> None:
+    clock = ManualClock()
+    tries = 0
+
+    def work(given: Any) -> Any:
+        nonlocal tries
+        found = bad in (given if form in ("batch", "sink") else [given])
+        tries += found
+        if found:
+            raise Unavailable("never")
+        return given
+
+    async def work_async(given: Any) -> Any:
+        await clock.sleep(0.01)
+        return work(given)
+
+    class Refuses(Writer):
+        async def write(self, batch: Batch) -> None:
+            work(batch.records)
+
+    policy: dict[str, Any] = {"retry": Retry(attempts=20, backoff=0.1), "circuit_breaker": BREAKER, "name": "out"}
+    concurrency = 4 if "several" in form else 1
+    call = processors.Call(
+        work if form == "each" else work_async, batch=form == "batch", concurrency=concurrency, **policy
+    )
+    head = (
+        Pipeline("bad", checkpoint="none", on_failure="skip")
+        | ListSource(records=list(range(60)), chunk=60)
+        | batchers.Fixed(size=60)
+    )
+    pipeline = head | Writes(Refuses(), **policy) if form == "sink" else head | call | PlainListSink()
+    told: list[str] = []
+    supervisor = pipeline.supervisor(clock=clock, subscribers=(lambda name, _fields: told.append(name),))
+    report = await clock.finish(supervisor.run())
+    assert (report.outcome, report.account.skipped, tries) == ("done", 1, 20)
+    assert breaker_of(supervisor) == "closed" and "breaker" not in told
 
 
 @pytest.mark.parametrize("form", ["each", "each async", "each async, several", "batch", "batches"])
