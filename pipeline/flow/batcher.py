@@ -125,12 +125,16 @@ class BatcherActor:
                 elif self._ended and not self._open and not self._full:
                     return
                 else:
+                    if not self._full and self._hand is None:
+                        # Behind the stage that was just handed a batch, which is still in the cache.
+                        self._inbox.release()
                     await self._wait()
         except Halt as halt:
             self._run.stop(halt)
             self._inbox.abandon()
         finally:
             self._inbox.taker = None
+            self._inbox.release()
             self._stop_timer()
             self._metrics.state = "stopped"
             self._outlet.close()
@@ -217,6 +221,8 @@ class BatcherActor:
         self._hand = piece
         while self._hand is not None and not self._full:
             self._admit_from_hand()
+        if self._full:
+            self._inbox.hold()
         if self._full or (
             # Without a permit nothing follows; whoever gives one back wakes us.
             len(self._in_flight) < self._permits and (self._when_due() < self._due or self._closing() is not None)

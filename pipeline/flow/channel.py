@@ -30,6 +30,8 @@ class Channel:
         self._wants_data = True
         self.taker: Callable[[Batch], bool] | None = None
         """Offered each batch in its sender's turn while nothing waits: a receiver that takes it so spares a switch."""
+        self._holding = False
+        self._held: list[asyncio.Future[None]] = []
         self.abandoned = False
         self.max_records = records
         self.max_batches = batches
@@ -71,6 +73,8 @@ class Channel:
             _forget(batch)
             return
         if self.taker is not None and not self._queue and self.taker(batch):
+            if self._holding:
+                await self._wait_for_release()
             return
         self._queue.append(batch)
         self.records += len(batch.records)
@@ -121,6 +125,19 @@ class Channel:
         if self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(None)
 
+    def hold(self) -> None:
+        """Let each sender whose batch is taken in its turn wait until `release`: what it brought fills the receiver."""
+        self._holding = True
+
+    def release(self) -> None:
+        """Let senders go on."""
+        if self._holding:
+            self._holding = False
+            held, self._held = self._held, []
+            for turn in held:
+                if not turn.done():
+                    turn.set_result(None)
+
     def close(self) -> None:
         """Tell, as one of the senders, that nothing more comes."""
         self._open_senders -= 1
@@ -134,6 +151,7 @@ class Channel:
             _forget(batch)
         self._queue.clear()
         self.records = self.bytes = 0
+        self.release()
         for sender in self._senders:
             if not sender.done():
                 sender.set_result(None)
@@ -170,6 +188,15 @@ class Channel:
         finally:
             self.blocked_seconds += self._clock.now() - started
         self._wake_sender()
+
+    async def _wait_for_release(self) -> None:
+        started = self._clock.now()
+        turn = asyncio.get_running_loop().create_future()
+        self._held.append(turn)
+        try:
+            await turn
+        finally:
+            self.blocked_seconds += self._clock.now() - started
 
     def _leave_line(self, turn: asyncio.Future[None]) -> None:
         self._senders.remove(turn)
