@@ -6,7 +6,7 @@ from stages.sources.marks import Mark
 
 __all__ = ("Cut", "Cutter", "LongLine")
 
-RECORDS = 128
+RECORDS = 256
 """Lines in a run: few enough that the records of one are still in the cache when the next stage works on them."""
 MOST = 128 * 1024
 """Bytes in a run, but for one line that is longer."""
@@ -91,7 +91,7 @@ class Cutter:
 
     def move(self, count: int, lines: int) -> None:
         """Move on over so many bytes, which are so many lines; 0 for what is no line, as a byte order mark."""
-        self.mark.move(self._buffer[self._at : self._at + count], lines)
+        self.mark.move_over(self._buffer, self._at, count, lines)
         self._at += count
         if lines:
             self._unit = min(max(count * self._records // lines, 64), MOST)

@@ -74,7 +74,7 @@ class FileReader(Reader):
                 await self._next_file()
 
     async def read(self) -> AsyncIterator[Chunk]:
-        """Yield chunks of about 128 records, 128 KiB at most."""
+        """Yield chunks of about 256 records, 128 KiB at most."""
         with self._naming():
             while (chunk := await self._next_chunk()) is not None:
                 yield chunk

@@ -37,6 +37,16 @@ class Mark:
         self.offset += len(data)
         self.line += lines
 
+    def move_over(self, buffer: bytes, start: int, count: int, lines: int) -> None:
+        """Move over so many bytes of a buffer; the same as `move` with that part of it, which is not copied."""
+        if count < TAIL or len(self.head) < self.head_size:
+            self.move(buffer[start : start + count], lines)
+            return
+        end = start + count
+        self.tail = buffer[end - TAIL : end]
+        self.offset += count
+        self.line += lines
+
     def copy(self) -> "Mark":
         """Return a mark that stands still."""
         mark = Mark(self.offset, self.line, self.head, self.tail, self.head_size)

@@ -139,9 +139,9 @@ async def test_progress_counts_the_bytes_of_the_files_themselves(tmp_path: Path)
     await reader.close()
 
 
-async def test_chunks_are_of_about_128_records_and_at_most_128_kib(tmp_path: Path) -> None:
+async def test_chunks_are_of_about_256_records_and_at_most_128_kib(tmp_path: Path) -> None:
     short = await read_chunks(Jsonl(path=write(tmp_path, "a", b'{"a": 12345}\n' * 20_000)))
-    assert {100 < len(chunk.records) <= 136 for chunk in short[5:-1]} == {True}
+    assert {200 < len(chunk.records) <= 272 for chunk in short[5:-1]} == {True}
     wide = await read_chunks(
         Jsonl(path=write(tmp_path, "b", b'"' + b"x" * 3000 + b'"\n' + (b'"' + b"y" * 3000 + b'"\n') * 500))
     )
