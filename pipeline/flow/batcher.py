@@ -404,7 +404,11 @@ class BatcherActor:
             if total > most:
                 longest, most = stages, total
         permits = permits_for(longest)
-        return max(permits, _TOGETHER) if 0 < most < _BRIEF and not self.has_target else permits
+        if self.has_target:
+            return permits
+        # Without a target there is no harm in a batch that waits: the next of each worker is at hand.
+        permits += max([concurrency for _, concurrency in longest if concurrency > 1], default=0)
+        return max(permits, _TOGETHER) if 0 < most < _BRIEF else permits
 
     async def _send(self, gathered: _Open, reason: str) -> None:
         self._take(gathered)
