@@ -413,6 +413,7 @@ class BatcherActor:
     async def _send(self, gathered: _Open, reason: str) -> None:
         self._take(gathered)
         batch = join(self._run, gathered.pieces)
+        gathered.pieces = []
         batch.trigger = reason
         batch.admitted = gathered.oldest
         self.bytes -= gathered.size

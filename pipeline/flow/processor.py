@@ -132,7 +132,7 @@ class ProcessorActor:
                     batch = await self._receive(inbox)
                 if batch is None or not await self._hand_on(await self._work(batch, nullcontext, place)):
                     return True
-                place.batch = None
+                place.batch = batch = None
         return False
 
     async def _receive(self, inbox: Channel) -> Batch | None:

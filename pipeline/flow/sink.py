@@ -101,7 +101,8 @@ class SinkActor:
                     batch = await self._receive()
                 if batch is None or not await self._take(batch, nullcontext, place):
                     return True
-                place.batch = None
+                # Let go before the next is waited for: what is read meanwhile takes the place of these records.
+                place.batch = batch = None
         return False
 
     def resize(self, concurrency: int) -> None:

@@ -218,6 +218,7 @@ class SourceActor:
                         late = chunk
                         break
                     await self._admit(chunk)
+                    chunk = None
             if late is not None:
                 # Interrupted too late: what was read can't be put back. Outside of the scope only a deadline ends it.
                 await self._admit(late)

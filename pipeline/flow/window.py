@@ -17,7 +17,7 @@ class Places:
     def __init__(self, count: int) -> None:
         self._count = count
         self._surplus = 0
-        self._free = anyio.Semaphore(count, fast_acquire=True)
+        self._free = anyio.Semaphore(count)
 
     async def acquire(self) -> None:
         """Take a place, waiting for one."""

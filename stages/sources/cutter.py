@@ -44,12 +44,23 @@ class Cutter:
         self._unit = min(MOST, records * 64)
         self._buffer = b""
         self._at = 0
+        # A block of which only the first line has gone to the buffer: to copy all of it there would cost a tenth of the
+        # time that its records take.
+        self._block = b""
+        self._block_at = 0
         self._long: LongLine | None = None
 
     def feed(self, block: bytes) -> None:
         """Take the bytes that follow."""
-        self._buffer = self._buffer[self._at :] + block
-        self._at = 0
+        self._gather()
+        left = self._buffer[self._at :]
+        self._buffer, self._at = block, 0
+        if left:
+            first = block.find(b"\n") + 1 if not self._live else 0
+            if 0 < first < len(block):
+                self._block, self._block_at = block, first
+                block = block[:first]
+            self._buffer = left + block
 
     def end(self) -> None:
         """Take note that no more bytes follow: what is left is the last line."""
@@ -61,10 +72,11 @@ class Cutter:
 
     def is_empty(self) -> bool:
         """Tell whether everything that came was cut."""
-        return self._at == len(self._buffer)
+        return self._at == len(self._buffer) and self._block_at == len(self._block)
 
     def starts(self, prefix: bytes) -> bool | None:
         """Tell whether what is there begins with the prefix; None while that can't be known."""
+        self._gather()
         have = self._buffer[self._at : self._at + len(prefix)]
         return None if len(have) < len(prefix) and prefix.startswith(have) and not self.ended else have == prefix
 
@@ -73,18 +85,20 @@ class Cutter:
 
         None means: feed more or, when ended, that there is no more.
         """
+        if self._block:
+            self._go_on(least)
         if self._long is not None:
             return self._skip(self._long)
         buffer, start = self._buffer, self._at + least
         if start >= len(buffer):
             return Cut(buffer[self._at :], True) if self.ended and not self.is_empty() else None
         reach = start + min(max(self._unit, least), self._max_line) + 1
-        if reach >= len(buffer) and not (self.ended or self._live):
+        if reach >= len(buffer) and not (self.ended or self._live or self._block):
             return None
         limit = start + self._max_line + 1
         end = (buffer.rfind(b"\n", start, reach) + 1) or (buffer.find(b"\n", reach, limit) + 1)
         if end:
-            return Cut(buffer[self._at : end], self.ended and end == len(buffer))
+            return Cut(buffer[self._at : end], self.ended and end == len(buffer) and not self._block)
         if len(buffer) >= limit:
             return Cut(buffer[self._at : start], True) if least else self._skip(self._begin_long())
         return Cut(buffer[self._at :], True) if self.ended else None
@@ -95,6 +109,20 @@ class Cutter:
         self._at += count
         if lines:
             self._unit = min(max(count * self._records // lines, 64), MOST)
+
+    def _go_on(self, least: int) -> None:
+        """Turn to the block once the line before it is cut; put the two together where that line was not enough."""
+        if self._at == len(self._buffer):
+            self._buffer, self._at = self._block, self._block_at
+            self._block, self._block_at = b"", 0
+        elif least or self._long is not None or len(self._buffer) - self._at > self._max_line:
+            self._gather()
+
+    def _gather(self) -> None:
+        if self._block:
+            self._buffer = self._buffer[self._at :] + self._block[self._block_at :]
+            self._at = 0
+            self._block, self._block_at = b"", 0
 
     def _begin_long(self) -> LongLine:
         head = self._buffer[self._at : self._at + min(1024, self._max_line)]

@@ -78,6 +78,7 @@ class FileReader(Reader):
         with self._naming():
             while (chunk := await self._next_chunk()) is not None:
                 yield chunk
+                chunk = None  # or its records would live on while the next are decoded
 
     def progress(self) -> Progress:
         """Tell how many bytes of the files themselves were read."""
