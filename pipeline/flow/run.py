@@ -20,8 +20,10 @@ from pipeline.stage import Position
 from pipeline.watch.events import Events, hidden
 from pipeline.watch.metrics import StageMetrics
 
-__all__ = ("Broken", "Failure", "Full", "Halt", "Place", "Run")
+__all__ = ("YIELD_AFTER", "Broken", "Failure", "Full", "Halt", "Place", "Run")
 
+YIELD_AFTER = 0.005
+"""Seconds of uninterrupted work after which other tasks get a turn."""
 MAX_COLLECTED = 1000
 """Errors listed in the report under ``on_failure: collect``; further ones are only counted."""
 _FORCE_LETTERS = 1000

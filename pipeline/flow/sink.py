@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.batch import Batch, Origin
@@ -311,6 +312,8 @@ class SinkActor:
                 raise
             except Exception as error:
                 await self._restart(error)
+                # What was tried before speaks of the sink as it was.
+                trial = replace(trial, first=None)
 
     async def _restart(self, error: Exception) -> None:
         """Open the sink again where it is, after an error that no record explains."""

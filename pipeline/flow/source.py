@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from msgspec import Struct
 
 from pipeline.batch import Batch, Failed, SourceSpan
@@ -14,7 +15,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.flow.outlet import Outlet, batch_before
 from pipeline.flow.ownership import copy_records
 from pipeline.flow.restart import Restarts
-from pipeline.flow.run import Broken, Failure, Halt, Run
+from pipeline.flow.run import YIELD_AFTER, Broken, Failure, Halt, Run
 from pipeline.settle.cut import SourcePoint
 from pipeline.sizes import estimate
 from pipeline.spans import Spans
@@ -207,6 +208,7 @@ class SourceActor:
             late: Chunk | None = None
             # One scope for all chunks: entering one costs as much as ten records.
             with anyio.CancelScope() as scope:
+                turn = self._run.clock.now()
                 while self._reading and self._limit != 0:
                     await self._wait_for_room()
                     if not self._reading:
@@ -219,6 +221,10 @@ class SourceActor:
                         break
                     await self._admit(chunk)
                     chunk = None
+                    if self._run.clock.now() - turn > YIELD_AFTER:
+                        # Nothing else need have waited: where all is read, worked on and taken in this task.
+                        await anyio.lowlevel.checkpoint()
+                        turn = self._run.clock.now()
             if late is not None:
                 # Interrupted too late: what was read can't be put back. Outside of the scope only a deadline ends it.
                 await self._admit(late)

@@ -15,7 +15,7 @@ from pipeline.flow.attempts import Spent, Trial, as_error
 from pipeline.flow.ownership import copy_record, copy_records
 from pipeline.flow.parts import Parts, Unreachable
 from pipeline.flow.results import absorb
-from pipeline.flow.run import Failure, Halt, Run
+from pipeline.flow.run import YIELD_AFTER, Failure, Halt, Run
 from pipeline.flow.step import Abandoned, Rest, Step
 from pipeline.flow.streamed import StreamedStep
 from pipeline.flow.whole import WholeStep
@@ -28,8 +28,6 @@ __all__ = ("EachAsyncStep", "EachStep", "WholeStep", "make_step")
 _FIRST_SLICE = 8
 _LONGEST_SLICE = 1024
 """Records between two looks at the clock."""
-_YIELD_AFTER = 0.005
-"""Seconds of uninterrupted work after which other tasks get a turn."""
 _SLOW_CALL = 0.05
 
 
@@ -94,7 +92,7 @@ class EachStep(Step):
                 results.extend(await self._again(batch, len(results), as_error(error), rest))
                 calls = self._calls(batch, inputs, len(results))
                 now = clock.now()
-            if now - turn > _YIELD_AFTER:
+            if now - turn > YIELD_AFTER:
                 await anyio.lowlevel.checkpoint()
                 now = turn = clock.now()
             before = now
@@ -106,7 +104,7 @@ class EachStep(Step):
         turn = clock.now()
         while len(results) < len(batch.records):
             results.extend(await self._again(batch, len(results), None, rest))
-            if clock.now() - turn > _YIELD_AFTER:
+            if clock.now() - turn > YIELD_AFTER:
                 await anyio.lowlevel.checkpoint()
                 turn = clock.now()
 
@@ -196,9 +194,9 @@ class EachStep(Step):
 
     def _fit_slice(self, seconds: float, calls: int) -> None:
         """Look at the clock as often as the function's speed asks for: a slice is to take about half a turn."""
-        if seconds > _YIELD_AFTER:
-            self._slice = max(1, int(calls * _YIELD_AFTER / 2 / seconds))
-        elif seconds < _YIELD_AFTER / 4:
+        if seconds > YIELD_AFTER:
+            self._slice = max(1, int(calls * YIELD_AFTER / 2 / seconds))
+        elif seconds < YIELD_AFTER / 4:
             self._slice = min(self._slice * 2, _LONGEST_SLICE)
         if seconds > _SLOW_CALL * calls and self._may_thread and not self._warned:
             self._warned = True

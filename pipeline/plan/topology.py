@@ -99,12 +99,25 @@ class Topology:
 
     def nonfinite(self, name: str) -> frozenset[str] | None:
         """Return the fields of the records a stage gives that may hold NaN or infinity; None when any may."""
+        return self._nonfinite(name) if self._is_declarative else None
+
+    @cached_property
+    def _is_declarative(self) -> bool:
+        """Whether no stage runs a function of the user's, which might change what a record holds, its own or not."""
+        return not any(
+            callable(getattr(stage.spec, key, None))
+            or (isinstance(stage.spec, Processor) and stage.spec.nonfinite(frozenset()) is None)
+            for stage in self.stages.values()
+            for key in ("when", "by", "order_by")
+        )
+
+    def _nonfinite(self, name: str) -> frozenset[str] | None:
         stage = self.stages[name]
         if isinstance(stage.spec, Source):
             return stage.spec.nonfinite()
         fields: frozenset[str] = frozenset()
         for before in stage.inputs:
-            more = self.nonfinite(before)
+            more = self._nonfinite(before)
             if more is None:
                 return None
             fields |= more

@@ -43,11 +43,11 @@ class Cutter:
         self._records = records
         self._unit = min(MOST, records * 64)
         self._buffer = b""
-        self._at = 0
+        self._at: int = 0
         # A block of which only the first line has gone to the buffer: to copy all of it there would cost a tenth of the
         # time that its records take.
         self._block = b""
-        self._block_at = 0
+        self._block_at: int = 0
         self._long: LongLine | None = None
 
     def feed(self, block: bytes) -> None:

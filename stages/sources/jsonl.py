@@ -41,9 +41,12 @@ class Jsonl(FileSource, kw_only=True):
         """Return the type of the schema."""
         return record_type(self.schema)
 
-    def nonfinite(self) -> frozenset[str]:
-        """Return none: JSON has no word for them, and a number out of range is a bad record."""
-        return frozenset()
+    def nonfinite(self) -> frozenset[str] | None:
+        """Return none: JSON has no word for them, and a number out of range is a bad record.
+
+        But a class of the user's may have such a number as a default, or compute one.
+        """
+        return frozenset() if self.schema is None or isinstance(self.schema, Mapping) else None
 
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""

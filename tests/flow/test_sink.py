@@ -482,3 +482,23 @@ async def test_what_comes_while_a_sink_is_opened_again_waits_for_it() -> None:
         opened.set()
     assert sorted(again.records) == [1, 2]
     assert bench.account == {"read": 2, "written": 2}
+
+
+async def test_the_deadline_of_attempts_begins_anew_when_a_sink_was_opened_again() -> None:
+    said: list[Exception] = [StageError("broken"), Unavailable("not yet"), Unavailable("not yet")]
+
+    class Slow(Recording):
+        async def close(self) -> None:
+            await bench.clock.sleep(5)
+
+    def check(records: list[Any]) -> None:
+        if said:
+            raise said.pop(0)
+
+    retry = Retry(attempts=5, backoff=0.01, deadline=1)
+    writer = Slow(check)
+    bench = Bench(writer, restart=Restart(attempts=1), retry=retry, on_failure="stop")
+    await bench.give([1])
+
+    assert writer.records == [1]
+    assert bench.run.halt is None

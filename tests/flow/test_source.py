@@ -1,5 +1,6 @@
 """The actor of a source: numbers, cursors, and what it does when it may not read on."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -305,3 +306,39 @@ async def test_a_source_that_keeps_to_a_rate_waits_and_does_not_work() -> None:
     source = report.stages[0]
     assert source.busy == 0
     assert source.waiting_in == 1
+
+
+class Moving(ManualClock):
+    """A clock that moves by a millisecond whenever it is read: as if everything took its time."""
+
+    def now(self) -> float:
+        self._now += 0.001
+        return super().now()
+
+
+async def test_others_get_their_turn_while_all_is_read_and_taken_without_a_wait() -> None:
+    class Prompt(Reader):
+        async def read(self) -> AsyncIterator[Chunk]:
+            for at in range(200):
+                yield Chunk([at], at)
+
+    class Reads(Source):
+        async def open(self, context: SourceContext) -> Reader:
+            return Prompt()
+
+    bench = Bench(Reads(name="numbers"))
+    bench.run.clock = Moving()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while not bench.channel.ended:
+            turns += 1
+            await asyncio.sleep(0)
+            await drained(bench.channel)
+
+    await bench.actor.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        group.start_soon(bench.actor.run)
+    assert turns > 50

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import Pipeline
 from pipeline.errors import RecordErrors
-from stages import processors, sinks, sources
+from stages import batchers, processors, sinks, sources
 from stages.sinks.jsonl import Jsonl, JsonlFormat
 from tests.stages.sinks.saved import Saved, batch
 
@@ -139,3 +139,39 @@ async def test_a_number_too_large_that_a_map_computes_fails_by_itself(tmp_path: 
     assert (report.account.written, report.account.collected, report.account.filtered) == (1, 1, 1)
     assert "NaN or infinite" in report.errors[0]["error"]
     assert [line["big"] for line in map(msgspec.json.decode, (tmp_path / "out.jsonl").read_bytes().splitlines())] == [1]
+
+
+class Silent(msgspec.Struct):
+    """A class whose default JSON has no word for."""
+
+    n: int
+    x: float = math.nan
+
+
+def spoil(record: Any) -> Any:
+    """Put a number into a record that is not its own to change."""
+    record["x"] = math.nan
+    return True
+
+
+def spoil_within(record: Any) -> Any:
+    """Put one into a value that branches share."""
+    record["x"].append(math.nan)
+    return record
+
+
+@pytest.mark.parametrize("way", ["class", "when", "by", "order_by", "sibling"])
+async def test_whatever_may_put_such_a_number_into_a_record_it_does_not_become_null(tmp_path: Path, way: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n": 1, "x": [0]}\n' if way != "class" else '{"n": 1}\n')
+    source = sources.Jsonl(path=str(tmp_path / "in.jsonl"), schema=Silent if way == "class" else None)
+    to = sinks.Jsonl(path=str(tmp_path / "out.jsonl"), when=spoil if way == "when" else None)
+    keys: dict[str, Any] = {way: spoil} if way in ("by", "order_by") else {}
+    chain: Any = batchers.Fixed(size=10, **keys) | to
+    if way == "sibling":
+        chain = [processors.Call(spoil_within) | sinks.Discard(), chain]
+    pipeline = Pipeline("nan", checkpoint={"path": str(tmp_path / "state.db")}, on_failure="collect") | source | chain
+
+    report = await pipeline.run()
+
+    assert "null" not in (tmp_path / "out.jsonl").read_text()
+    assert report.account.collected == 1
