@@ -44,10 +44,11 @@ class Cutter:
         self._unit = min(MOST, records * 64)
         self._buffer = b""
         self._at: int = 0
-        # A block of which only the first line has gone to the buffer: to copy all of it there would cost a tenth of the
-        # time that its records take.
+        # A block of which only the beginning has gone to the buffer, behind what was left there: enough for one run. To
+        # copy all of it would take from the cache what the records need.
         self._block = b""
         self._block_at: int = 0
+        self._left: int = 0
         self._long: LongLine | None = None
 
     def feed(self, block: bytes) -> None:
@@ -56,9 +57,9 @@ class Cutter:
         left = self._buffer[self._at :]
         self._buffer, self._at = block, 0
         if left:
-            first = block.find(b"\n") + 1 if not self._live else 0
+            first = block.find(b"\n", self._unit) + 1 if not self._live else 0
             if 0 < first < len(block):
-                self._block, self._block_at = block, first
+                self._block, self._block_at, self._left = block, first, len(left)
                 block = block[:first]
             self._buffer = left + block
 
@@ -72,7 +73,7 @@ class Cutter:
 
     def is_empty(self) -> bool:
         """Tell whether everything that came was cut."""
-        return self._at == len(self._buffer) and self._block_at == len(self._block)
+        return self._at == len(self._buffer) and not self._block
 
     def starts(self, prefix: bytes) -> bool | None:
         """Tell whether what is there begins with the prefix; None while that can't be known."""
@@ -93,7 +94,7 @@ class Cutter:
         if start >= len(buffer):
             return Cut(buffer[self._at :], True) if self.ended and not self.is_empty() else None
         reach = start + min(max(self._unit, least), self._max_line) + 1
-        if reach >= len(buffer) and not (self.ended or self._live or self._block):
+        if reach >= len(buffer) and not (self.ended or self._live):
             return None
         limit = start + self._max_line + 1
         end = (buffer.rfind(b"\n", start, reach) + 1) or (buffer.find(b"\n", reach, limit) + 1)
@@ -111,11 +112,14 @@ class Cutter:
             self._unit = min(max(count * self._records // lines, 64), MOST)
 
     def _go_on(self, least: int) -> None:
-        """Turn to the block once the line before it is cut; put the two together where that line was not enough."""
-        if self._at == len(self._buffer):
-            self._buffer, self._at = self._block, self._block_at
+        """Turn to the block once what was left before it is cut; put the two together where more is needed.
+
+        So runs end where they would if all had been put together: a resume cuts the same ones.
+        """
+        if self._at >= self._left:
+            self._buffer, self._at = self._block, self._at - self._left
             self._block, self._block_at = b"", 0
-        elif least or self._long is not None or len(self._buffer) - self._at > self._max_line:
+        elif least or self._long is not None or self._at + self._unit + 1 >= len(self._buffer):
             self._gather()
 
     def _gather(self) -> None:
