@@ -114,11 +114,15 @@ class Bench:
 
     async def give(self, *batches: list[Any] | Batch) -> None:
         """Write batches, from the opening to the end of the input."""
+        await self.open_with(*batches)
+        await self.clock.finish(self.actor.run())
+
+    async def open_with(self, *batches: list[Any] | Batch) -> None:
+        """Open the sink with these batches, and no more, in its inbox."""
         await self.actor.open()
         for batch in batches:
             await self.actor.inbox.send(batch if isinstance(batch, Batch) else read(self.run, *batch))
         self.actor.inbox.close()
-        await self.clock.finish(self.actor.run())
 
     @property
     def account(self) -> dict[str, int]:
@@ -442,10 +446,7 @@ async def test_a_cut_waits_while_a_sink_with_a_position_is_opened_again() -> Non
         held = True
         bench.actor.go_on()
 
-    await bench.actor.open()
-    for records in ([1], [2]):
-        await bench.actor.inbox.send(read(bench.run, *records))
-    bench.actor.inbox.close()
+    await bench.open_with([1], [2])
     async with anyio.create_task_group() as group:
         group.start_soon(bench.actor.run)
         await settle()
@@ -472,10 +473,7 @@ async def test_what_comes_while_a_sink_is_opened_again_waits_for_it() -> None:
             await opened.wait()
 
     bench = Bench(reopening(Breaks(), lambda: again), restart=Restart(attempts=1), concurrency=2)
-    await bench.actor.open()
-    for records in ([1], [2]):
-        await bench.actor.inbox.send(read(bench.run, *records))
-    bench.actor.inbox.close()
+    await bench.open_with([1], [2])
     async with anyio.create_task_group() as group:
         group.start_soon(bench.actor.run)
         await settle()

@@ -220,22 +220,24 @@ async def test_a_checkpoint_that_can_not_be_taken_is_warned_of_once_and_shown(tm
     assert supervisor.status().postponed == ""
 
 
-async def test_an_alert_that_is_on_its_way_when_the_run_ends_is_told_once(tmp_path: Path) -> None:
+def told_slowly(path: Path, seconds: int) -> Pipeline:
+    """Return a pipeline whose records fail, and whose alerts go to a command that writes them and takes so long."""
+
     def fails(record: int) -> int:
         raise ValueError("no")
 
-    slow = "import sys, time; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); time.sleep(1)"
-    pipeline = (
-        Pipeline(
-            "failing",
-            on_failure="skip",
-            alerts={"failure_rate": 0.5, "command": [sys.executable, "-c", slow, str(tmp_path / "told")]},
-        )
+    tells = f"import sys, time; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); time.sleep({seconds})"
+    alerts: Any = {"failure_rate": 0.5, "command": [sys.executable, "-c", tells, str(path)]}
+    return (
+        Pipeline("failing", on_failure="skip", alerts=alerts)
         | sources.Generate(count=60, rate=100)
         | processors.Call(fails)
         | sinks.Discard()
     )
-    await pipeline.run()
+
+
+async def test_an_alert_that_is_on_its_way_when_the_run_ends_is_told_once(tmp_path: Path) -> None:
+    await told_slowly(tmp_path / "told", 1).run()
 
     told = [json.loads(line)["state"] for line in (tmp_path / "told").read_text().splitlines()]
     assert told == ["raised", "ended"]
@@ -247,22 +249,8 @@ async def test_an_alert_that_is_still_on_its_way_after_a_while_is_given_up_and_t
     monkeypatch.setattr("pipeline.flow.telling.ENDING", 1.0)
     heard = Heard()
 
-    def fails(record: int) -> int:
-        raise ValueError("no")
-
-    hangs = "import sys, time; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); time.sleep(60)"
-    pipeline = (
-        Pipeline(
-            "failing",
-            on_failure="skip",
-            alerts={"failure_rate": 0.5, "command": [sys.executable, "-c", hangs, str(tmp_path / "told")]},
-        )
-        | sources.Generate(count=60, rate=100)
-        | processors.Call(fails)
-        | sinks.Discard()
-    )
     with anyio.fail_after(10):
-        await pipeline.run(subscribers=[heard])
+        await told_slowly(tmp_path / "told", 60).run(subscribers=[heard])
 
     told = [json.loads(line)["state"] for line in (tmp_path / "told").read_text().splitlines()]
     assert told == ["raised", "ended"]
