@@ -8,16 +8,16 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from pipeline.verify.child import Child
 from tests.faults.row import Row
 
-__all__ = ("CASES", "Case", "Done", "do_cases", "peak", "run_apart")
+__all__ = ("CASES", "Case", "Done", "do_cases", "found_apart", "peak", "run_apart")
 
 
 class Done(TypedDict):
@@ -52,18 +52,29 @@ _MEMORY = Path("/dev/shm")
 _FEW = 2
 
 
-def run_apart(folder: Path, row: Row, runs: int, seed: int, first: int = 0) -> None:
-    """Do so many cases of the row's name in one child; ``first`` is the number of the first."""
+def found_apart(
+    folder: Path, row: Row, asked: Sequence[str], where: str, patience: float = _PATIENCE
+) -> dict[str, Any] | None:
+    """Run a module with its arguments in a child, and return the JSON of its last line; None where it failed."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    child = Child(folder, ["-m", "tests.faults.apart", row.name, str(runs), str(seed), str(first)])
-    ended = child.wait(_PATIENCE) or child.kill()
+    child = Child(folder, ["-m", *asked])
+    ended = child.wait(patience) or child.kill()
     row.seconds += time.monotonic() - started
     if ended.code:
-        row.check(f"seed {seed}, from {first} on", problem=f"exit {ended.code}: {ended.said[-1000:]}")
-        return
-    found = json.loads(ended.said.splitlines()[-1])
+        row.check(where, problem=f"exit {ended.code}: {ended.said[-1000:]}")
+        return None
+    found: dict[str, Any] = json.loads(ended.said.splitlines()[-1])
     row.most("MiB, most", found["bytes"] // 2**20)
+    return found
+
+
+def run_apart(folder: Path, row: Row, runs: int, seed: int, first: int = 0) -> None:
+    """Do so many cases of the row's name in one child; ``first`` is the number of the first."""
+    asked = ["tests.faults.apart", row.name, str(runs), str(seed), str(first)]
+    found = found_apart(folder, row, asked, f"seed {seed}, from {first} on")
+    if found is None:
+        return
     for number, problem in found["cases"]:
         row.check(f"{seed}/{row.name}/{number}", problem=problem)
     for problem in found["left"]:

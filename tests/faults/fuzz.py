@@ -3,11 +3,10 @@
 import json
 import resource
 import sys
-import time
 import traceback
 from pathlib import Path
 
-from pipeline.verify.child import Child
+from tests.faults.apart import found_apart
 from tests.faults.row import Row
 from tests.plan.test_fuzz import load, mutants
 
@@ -19,17 +18,10 @@ _PATIENCE = 3600.0
 
 def run_fuzz(folder: Path, row: Row, count: int, seed: int) -> None:
     """Load so many configs in one child, and check that it came to its end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    child = Child(folder, ["-m", "tests.faults.fuzz", str(count), str(seed)])
-    ended = child.wait(_PATIENCE) or child.kill()
-    row.seconds += time.monotonic() - started
-    if ended.code:
-        row.check(f"seed {seed}", problem=f"exit {ended.code}: {ended.said[-1000:]}")
+    found = found_apart(folder, row, ["tests.faults.fuzz", str(count), str(seed)], f"seed {seed}", _PATIENCE)
+    if found is None:
         return
-    found = json.loads(ended.said.splitlines()[-1])
     row.runs += count
-    row.most("MiB, most", found["bytes"] // 2**20)
     row.failures.extend(f"{row.name} [seed {seed}]: {text}" for text in found["failed"][:20])
     if found["bytes"] > _MEMORY:
         row.failures.append(f"{row.name} [seed {seed}]: took {found['bytes']:,} bytes")
