@@ -16,8 +16,8 @@ from tests.faults.records import ident, jsonl_records, made
 
 __all__ = ("corrupt",)
 
-_GROWTH = 128 * 2**20
-"""Bytes that a bomb may take, however much is in it: 16 MiB are decompressed at a time, and copied some times."""
+_GROWTH = 64 * 2**20
+"""Bytes that a bomb may take, however much is in it."""
 _BOMB = 128
 """MiB of zeros in a bomb, which are a hundred KiB."""
 
