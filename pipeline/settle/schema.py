@@ -78,9 +78,11 @@ def create(path: Path, pipeline: str) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to `VERSION`, in one transaction."""
+    """Bring the schema to `VERSION`, in one transaction; before, a file of an older one is copied to ``NAME.v1``."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version < VERSION:
+        if version:
+            _back_up(connection, version)
         transaction(lambda each: _apply(each, version))(connection)
 
 
@@ -103,6 +105,27 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _back_up(connection: sqlite3.Connection, version: int) -> None:
+    """Keep the file as it is, durably, beside it: older code can read no newer schema."""
+    name: str = connection.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+    if not name:
+        return  # in memory: a look at what a run would make
+    path = Path(name)
+    kept = path.with_name(f"{path.name}.v{version}")
+    temporary = path.with_name(f".{kept.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
+            connection.backup(copy)
+        os.fsync(descriptor)
+        os.rename(temporary, kept)
+    finally:
+        os.close(descriptor)
+    fsync_directory(path.parent)
 
 
 def _apply(connection: sqlite3.Connection, version: int) -> None:

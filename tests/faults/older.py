@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 
 from pipeline.settle.schema import VERSION
 from pipeline.verify.child import run
@@ -55,12 +56,19 @@ def _migrate(bench: Bench, half: HalfDone, row: Row, label: str, state: bytes, c
         ended = run(folder, bench.scenario.arguments(), before=before)
         row.count("killed" if ended.code == -9 else "too late")
     bench.finish(folder, row, label)
-    with closing(sqlite3.connect(f"file:{folder / 'state.db'}?mode=ro", uri=True)) as connection:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found != VERSION:
-        row.failures.append(f"{row.name} [{label}]: the schema is {found}, not {VERSION}")
+    found = _schema_of(folder / "state.db")
+    version = int(label.split(",")[0].removeprefix("from "))
+    kept = _schema_of(folder / f"state.db.v{version}")
+    if (found, kept) != (VERSION, version):
+        row.failures.append(f"{row.name} [{label}]: the schema is {found}, not {VERSION}; that of the copy {kept}")
     else:
         shutil.rmtree(folder)
+
+
+def _schema_of(path: Path) -> int:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 def _state_of(half: HalfDone, version: int) -> bytes:
