@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -206,11 +206,13 @@ class Attempts:
             async with rest():
                 await self.gate.pause(wait)
 
-    async def again(self, used: int, rest: Rest = nullcontext) -> None:
-        """Wait for a further attempt at what failed without an error of its own."""
+    async def again(self, used: int, errors: Iterable[Exception], rest: Rest = nullcontext) -> None:
+        """Wait for a further attempt at what failed with these errors: as long as the longest of them asks for."""
         self._metrics.retries += 1
+        wall = self._run.clock.wall()
+        asked = max([seconds for error in errors if (seconds := retry_after(error, wall)) is not None], default=None)
         async with rest():
-            await self.gate.pause(self.retries.wait(used, 0.0, random.random) or 0.0)
+            await self.gate.pause(self.retries.wait(used, 0.0, random.random, asked) or 0.0)
 
     async def _enter(self, course: _Course, rest: Rest) -> None:
         gate = self.gate

@@ -51,7 +51,7 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Records to be tried together. ``used`` attempts were made; ``wait`` says that the next one has to wait.
+    """Records to be tried together. ``used`` attempts were made; the next one waits as ``after`` its errors, if any.
 
     With ``again`` it is one record that failed while others got through, and has attempts left.
     """
@@ -59,7 +59,7 @@ class _Part:
     indexes: Sequence[int]
     used: int = 0
     single: bool = False
-    wait: bool = False
+    after: Sequence[Exception] = ()
     again: bool = False
 
 
@@ -175,8 +175,8 @@ class Parts:
             self._doom(entry.index, entry.error, entry.attempts)
             return
         try:
-            if entry.wait:
-                await self._attempts.again(entry.used, self._rest)
+            if entry.after:
+                await self._attempts.again(entry.used, entry.after, self._rest)
             errors = await self._make(lambda attempt: self._called(entry, attempt), self._trial(entry))
         except Spent as spent:
             self._failed(entry, spent)
@@ -228,12 +228,12 @@ class Parts:
         indexes = [part.indexes[place] for place in sorted(again)]
         self.left.difference_update(set(part.indexes).difference(indexes))
         if indexes:
-            self._stack.append(_Part(indexes, self._attempt, wait=True))
+            self._stack.append(_Part(indexes, self._attempt, after=[errors[place] for place in again]))
 
     def _from_head(self, indexes: Sequence[int], error: Exception, used: int) -> None:
         """Try again, in order, from the first record that failed; once it has no attempts left, from behind it."""
         if used < self._attempts.retries.attempts:
-            self._stack.append(_Part(indexes, used, wait=True))
+            self._stack.append(_Part(indexes, used, after=[error]))
             return
         if len(indexes) > 1:
             self._stack.append(_Part(indexes[1:]))
@@ -309,7 +309,7 @@ class Parts:
         """Give a record that stands alone one more of its attempts: in order at once, or else after something new."""
         self._retried.update(part.indexes)
         place = self._behind_new() if part.again and not self._strict else len(self._stack)
-        self._stack.insert(place, _Part(part.indexes, spent.attempts, single=True, wait=True, again=True))
+        self._stack.insert(place, _Part(part.indexes, spent.attempts, single=True, after=[spent.error], again=True))
 
     def _behind_new(self) -> int:
         """Return the place in the stack behind the next part that was not tried alone, or behind all that may go on."""

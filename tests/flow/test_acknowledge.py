@@ -204,6 +204,21 @@ async def test_what_a_function_could_not_reach_for_some_records_is_tried_again_f
     assert started.metrics["work"].retries == 2
 
 
+async def test_what_is_tried_again_waits_as_long_as_any_of_the_failures_asks_for() -> None:
+    clock, calls = ManualClock(), list[tuple[float, list[int]]]()
+
+    def work(records: list[int]) -> list[Any]:
+        calls.append((clock.now(), records))
+        asked = {1: 40.0, 3: 90.0} if len(calls) == 1 else {}
+        return [Failed(n, Unavailable("busy", asked[n])) if n in asked else n for n in records]
+
+    spec = Works(Whole(work), name="work", retry=Retry(attempts=2, backoff=1.0))
+    started = run_of(spec, clock=clock)
+    began = clock.now()
+    await clock.finish(make_step(started, "work", spec, spec.work).run(read(started, *range(4))))
+    assert [(at - began, records) for at, records in calls] == [(0, [0, 1, 2, 3]), (90, [1, 3])]
+
+
 async def test_a_call_that_returns_got_through_for_the_breaker_too_whatever_its_results_say() -> None:
     def work(records: list[int]) -> list[Any]:
         return [Failed(n, ConnectionError("away")) for n in records]
