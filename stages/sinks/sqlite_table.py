@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import ne
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ("Table",)
 _MAX_COLUMNS = 2000  # SQLite's own default
 _MAX_REBUILT = 1_000_000  # rows; copying these takes about a second, and nobody else can write meanwhile
 _REBUILT = "_pipeline_rebuilt"
+_PLACES = 500  # values a statement; more of them gain nothing, and every build of SQLite takes 999
 # What one row alone can be at fault for.
 _FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 
@@ -59,7 +61,7 @@ class Table:
         self._create = create
         self._columns: dict[str, Column] | None = None
         self._keyed = False
-        self._inserts: dict[tuple[str, ...], str] = {}
+        self._inserts: dict[tuple[tuple[str, ...], int], str] = {}
 
     def verify(self, connection: sqlite3.Connection) -> None:
         """See that the table fits the keys, without changing anything.
@@ -136,7 +138,7 @@ class Table:
         self._shape(connection, fit)
         try:
             for group in fit.groups:
-                connection.executemany(self._insert(group.fields), group.values)
+                self._insert_all(connection, group)
         except _FAULTS as error:
             culprits = self._culprits(connection, fit)
             if not culprits:
@@ -311,14 +313,27 @@ class Table:
 
     # --- rows ---
 
-    def _insert(self, fields: tuple[str, ...]) -> str:
-        sql = self._inserts.get(fields)
+    def _insert_all(self, connection: sqlite3.Connection, group: Rows) -> None:
+        # A statement gives the interpreter's lock away and asks for it back, so one for many rows: the loop's thread
+        # wants it too. They are inserted in the same order, and a row that can't be is found by `_culprits`.
+        values, together = group.values, _PLACES // len(group.fields)
+        whole = len(values) - len(values) % together if together > 1 else 0
+        if whole:
+            sql = self._insert(group.fields, together)
+            for at in range(0, whole, together):
+                connection.execute(sql, tuple(chain.from_iterable(values[at : at + together])))
+        if whole < len(values):
+            connection.executemany(self._insert(group.fields), values[whole:])
+
+    def _insert(self, fields: tuple[str, ...], rows: int = 1) -> str:
+        sql = self._inserts.get((fields, rows))
         if sql is None:
             columns = self._load(connection=None)
             names = [quoted(columns[fold(name)].name) for name in fields]
-            places = ", ".join("?" * len(names))
-            sql = f"INSERT INTO {quoted(self._name)} ({', '.join(names)}) VALUES ({places}){self._on_conflict(fields)}"
-            self._inserts[fields] = sql
+            places = f"({', '.join('?' * len(names))})"
+            into = f"INSERT INTO {quoted(self._name)} ({', '.join(names)})"
+            sql = f"{into} VALUES {', '.join([places] * rows)}{self._on_conflict(fields)}"
+            self._inserts[fields, rows] = sql
         return sql
 
     def _on_conflict(self, fields: tuple[str, ...]) -> str:

@@ -201,9 +201,10 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 def _some(iterator: Iterator[Any], records: list[Any]) -> None:
     until = time.monotonic() + _TOGETHER
-    for record in iterator:
-        records.append(record)
-        if len(records) >= _CHUNK or time.monotonic() >= until:
+    append, now = records.append, time.monotonic
+    for record in islice(iterator, _CHUNK):
+        append(record)
+        if now() >= until:
             break
 
 

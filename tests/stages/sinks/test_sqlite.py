@@ -310,6 +310,24 @@ async def test_a_constraint_names_its_record_and_the_others_can_be_written(path:
     assert said == {1: "UNIQUE constraint failed: t.id"}
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    width=st.sampled_from([1, 2, 7, 249, 251, 501]),
+    count=st.integers(1, 1_100),
+    bad=st.sets(st.integers(0, 1_099), max_size=3),
+)
+async def test_rows_that_go_in_one_statement_are_as_those_that_go_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, width: int, count: int, bad: set[int]
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "out.db"
+    fields = [f"c{place}" for place in range(width)]
+    prepare(path, f"CREATE TABLE t ({', '.join(fields)}, CHECK (c0 >= 0))")
+    records = [dict.fromkeys(fields, -1 if n in bad else n) for n in range(count)]
+    said = await errors_of(path, *records)
+    assert set(said) == {n for n in bad if n < count}
+    assert [row[-1] for row in rows(path)] == [n for n in range(count) if n not in bad]
+
+
 async def test_checks_strict_types_and_triggers_name_their_records(path: Path) -> None:
     prepare(
         path,
