@@ -111,8 +111,8 @@ class ProcessorActor:
 
     async def _take_from(self, inbox: Channel) -> None:
         if not await self._one_by_one(inbox):
-            window = self._window = Window(self._concurrency, self._ordered)
-            await window.run(lambda: self._receive(inbox), lambda batch: self._work_beside(batch, window.workers.rest))
+            self._window = Window(self._concurrency, self._ordered, self._work_beside)
+            await self._window.run(lambda: self._receive(inbox))
         await self._finish()
 
     def resize(self, concurrency: int) -> None:

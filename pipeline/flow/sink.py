@@ -88,8 +88,8 @@ class SinkActor:
         self._metrics.state = "running"
         try:
             if not await self._one_by_one():
-                window = self._window = Window(self._concurrency, True)
-                await window.run(self._receive, lambda batch: self._take_beside(batch, window.workers.rest))
+                self._window = Window(self._concurrency, True, self._take_beside)
+                await self._window.run(self._receive)
         finally:
             self._metrics.state = "stopped"
 

@@ -1,34 +1,72 @@
 """Several batches at work at a time, handed on in the order they came, or as they get ready."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+from anyio.abc import TaskGroup
 
 from pipeline.batch import Batch
+from pipeline.flow.gate import Rest
 
-__all__ = ("Places", "Window", "Workers")
+__all__ = ("Places", "Window", "Work")
+
+Work = Callable[[Batch, Rest], Awaitable[Callable[[], Awaitable[bool]]]]
+"""Works on a batch and returns what hands the result on, which tells whether to go on."""
 
 
 class Places:
-    """So many places, which may become more or fewer while they are used: who is in one leaves when it is done."""
+    """So many places, which may become more or fewer while they are used: who is in one leaves when it is done.
 
-    def __init__(self, count: int) -> None:
+    Whoever waits gets a place in the order of asking. ``freed`` is called when one becomes free that nobody waits for.
+    """
+
+    def __init__(self, count: int, freed: Callable[[], None] = lambda: None) -> None:
         self._count = count
-        self._surplus = 0
-        self._free = anyio.Semaphore(count)
+        self._free = count
+        """Below zero, so many are still in use that are to be given up."""
+        self._freed = freed
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a place that is given back is somebody else's, or nobody's any more."""
+        return self._free < 0 or bool(self._waiting)
+
+    def take(self) -> bool:
+        """Take a place if one is free, and tell whether one was."""
+        if self._free <= 0 or self._waiting:
+            return False
+        self._free -= 1
+        return True
 
     async def acquire(self) -> None:
         """Take a place, waiting for one."""
-        await self._free.acquire()
+        if self.take():
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.remove(turn)
+            else:
+                self.release()
+            raise
 
     def release(self) -> None:
         """Give a place back."""
-        if self._surplus:
-            self._surplus -= 1
-        else:
-            self._free.release()
+        self._free += 1
+        self._share_out()
+
+    def resize(self, count: int) -> None:
+        """Have so many from now on."""
+        self._free += count - self._count
+        self._count = count
+        self._share_out()
 
     @asynccontextmanager
     async def rest(self) -> AsyncGenerator[None, None]:
@@ -40,31 +78,14 @@ class Places:
             with anyio.CancelScope(shield=True):
                 await self.acquire()
 
-    def resize(self, count: int) -> None:
-        """Have so many from now on."""
-        more, self._count = count - self._count, count
-        for _ in range(more):
-            self.release()
-        for _ in range(-more):
-            try:
-                self._free.acquire_nowait()
-            except anyio.WouldBlock:
-                self._surplus += 1
-
-
-class Workers:
-    """Places to work in. A retry that waits gives its place back with `rest`, not its turn in the order."""
-
-    def __init__(self, count: int) -> None:
-        self._places = Places(count)
-        self.resize = self._places.resize
-        self.rest = self._places.rest
-
-    async def __aenter__(self) -> None:
-        await self._places.acquire()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._places.release()
+    def _share_out(self) -> None:
+        while self._free > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)
+        if self._free > 0:
+            self._freed()
 
 
 class _Slot:
@@ -74,7 +95,7 @@ class _Slot:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.ready = anyio.Event()
+        self.ready = asyncio.Event()
         self.finish: Callable[[], Awaitable[bool]] | None = None
 
 
@@ -82,15 +103,19 @@ class Window:
     """Works on up to ``concurrency`` batches at a time and holds at most twice as many.
 
     ``work`` returns what hands its result on; that is awaited in the order of arrival when ``ordered``, else at once,
-    one at a time, and says whether to go on.
+    one at a time, and says whether to go on. A worker that is done goes on with the next batch that waits, in the same
+    turn; a retry that waits gives its place back with the ``Rest`` that it is given, not its turn in the order.
     """
 
-    def __init__(self, concurrency: int, ordered: bool) -> None:
-        self.workers = Workers(concurrency)
+    def __init__(self, concurrency: int, ordered: bool, work: Work) -> None:
+        self.workers = Places(concurrency, self._start)
         self._held = Places(2 * concurrency)
         self._ordered = ordered
+        self._work = work
         self._slots: deque[_Slot] = deque()
-        self._arrived = anyio.Event()
+        self._waiting: deque[_Slot] = deque()
+        self._group: TaskGroup | None = None
+        self._arrived = asyncio.Event()
         self._ended = False
 
     def resize(self, concurrency: int) -> None:
@@ -98,17 +123,15 @@ class Window:
         self.workers.resize(concurrency)
         self._held.resize(2 * concurrency)
 
-    async def run(
-        self,
-        receive: Callable[[], Awaitable[Batch | None]],
-        work: Callable[[Batch], Awaitable[Callable[[], Awaitable[bool]]]],
-    ) -> None:
+    async def run(self, receive: Callable[[], Awaitable[Batch | None]]) -> None:
         """Work until ``receive`` gives None and all is handed on, or a handing-on says to stop.
 
         What is left then is dropped unsettled, and gives back the permits that its batcher would wait for.
         """
         try:
-            await self._run(receive, work)
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(self._hand_on, self._group.cancel_scope)
+                await self._receive(receive)
         finally:
             for slot in self._slots:
                 ticket, slot.batch.ticket = slot.batch.ticket, None
@@ -116,33 +139,38 @@ class Window:
                     ticket.smooth = False
                     ticket.close()
 
-    async def _run(
-        self,
-        receive: Callable[[], Awaitable[Batch | None]],
-        work: Callable[[Batch], Awaitable[Callable[[], Awaitable[bool]]]],
-    ) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._hand_on, group.cancel_scope)
-            while True:
-                await self._held.acquire()
-                batch = await receive()
-                if batch is None:
-                    break
-                slot = _Slot(batch)
-                self._slots.append(slot)
-                self._arrived.set()
-                group.start_soon(self._work, batch, slot, work)
-            self._ended = True
+    async def _receive(self, receive: Callable[[], Awaitable[Batch | None]]) -> None:
+        while True:
+            await self._held.acquire()
+            batch = await receive()
+            if batch is None:
+                break
+            slot = _Slot(batch)
+            self._slots.append(slot)
+            self._waiting.append(slot)
             self._arrived.set()
+            self._start()
+        self._ended = True
+        self._arrived.set()
 
-    async def _work(
-        self, batch: Batch, slot: _Slot, work: Callable[[Batch], Awaitable[Callable[[], Awaitable[bool]]]]
-    ) -> None:
-        async with self.workers:
-            slot.finish = await work(batch)
-        slot.ready.set()
-        if not self._ordered:
-            self._arrived.set()
+    def _start(self) -> None:
+        """Start a worker for each batch that waits, as long as places are free."""
+        while self._group is not None and self._waiting and self.workers.take():
+            self._group.start_soon(self._go_through, self._waiting.popleft())
+
+    async def _go_through(self, slot: _Slot) -> None:
+        """Work in a place on a batch, and on those that wait behind it until somebody else has more right to it."""
+        try:
+            while True:
+                slot.finish = await self._work(slot.batch, self.workers.rest)
+                slot.ready.set()
+                if not self._ordered:
+                    self._arrived.set()
+                if self.workers.wanted or not self._waiting:
+                    return
+                slot = self._waiting.popleft()
+        finally:
+            self.workers.release()
 
     async def _hand_on(self, scope: anyio.CancelScope) -> None:
         while True:
@@ -150,10 +178,8 @@ class Window:
             if slot is None:
                 if self._ended and not self._slots:
                     return
-                self._arrived = anyio.Event()
-                # What came between looking and making the event is seen now.
-                if self._next() is None and not (self._ended and not self._slots):
-                    await self._arrived.wait()
+                self._arrived.clear()
+                await self._arrived.wait()
                 continue
             await slot.ready.wait()
             self._slots.remove(slot)

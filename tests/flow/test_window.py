@@ -1,6 +1,8 @@
 """The window: several batches at work, handed on in order, and never more held than it may."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from pipeline.batch import Batch
-from pipeline.flow.window import Window
+from pipeline.flow.gate import Rest
+from pipeline.flow.window import Places, Window
 from pipeline.testing import ManualClock, batch_of, settle
 from tests.flow.driving import within
 
@@ -27,7 +30,6 @@ class Work:
         self.working = self.most_working = self.held = self.most_held = 0
         self.handed_on: list[int] = []
         self.handed_at: list[float] = []
-        self.window: Window | None = None
 
     async def receive(self) -> Batch | None:
         await anyio.lowlevel.checkpoint()
@@ -38,14 +40,13 @@ class Work:
         self.most_held = max(self.most_held, self.held)
         return batch_of(self.taken - 1)
 
-    async def work(self, batch: Batch) -> Callable[[], Awaitable[bool]]:
+    async def work(self, batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
         number: int = batch.records[0]
-        assert self.window is not None
         self.begin()
         await self.clock.sleep(self.seconds[number])
         if self.rests[number]:
             self.working -= 1
-            async with self.window.workers.rest():
+            async with rest():
                 await self.clock.sleep(self.rests[number])
             self.begin()
         self.working -= 1
@@ -63,8 +64,7 @@ class Work:
         self.most_working = max(self.most_working, self.working)
 
     async def run(self, concurrency: int, ordered: bool) -> None:
-        self.window = Window(concurrency, ordered)
-        await self.clock.finish(self.window.run(self.receive, self.work))
+        await self.clock.finish(Window(concurrency, ordered, self.work).run(self.receive))
 
 
 SECONDS = some.lists(some.sampled_from([0.0, 0.5, 1.0, 5.0]), max_size=12)
@@ -119,33 +119,110 @@ async def test_an_error_of_the_work_ends_the_window() -> None:
     async def receive() -> Batch | None:
         return batch_of(1)
 
-    async def fail(batch: Batch) -> Callable[[], Awaitable[bool]]:
+    async def fail(batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
         raise RuntimeError("bug")
 
     with pytest.raises(ExceptionGroup) as caught:
-        await Window(2, ordered=True).run(receive, fail)
+        await Window(2, ordered=True, work=fail).run(receive)
     assert caught.group_contains(RuntimeError, match="bug")
 
 
-async def test_a_cancelled_rest_has_its_worker_back_before_it_goes() -> None:
-    window = Window(1, ordered=True)
+async def test_a_worker_goes_on_with_what_waits_in_the_same_turn() -> None:
+    work = Work([1] * 8)
+    turns: list[tuple[int, asyncio.Task[Any] | None]] = []
+    begin = work.begin
+
+    def noted() -> None:
+        turns.append((work.taken, asyncio.current_task()))
+        begin()
+
+    work.begin = noted  # type: ignore[method-assign]
+    await work.run(2, ordered=True)
+    assert len({task for _, task in turns}) < 8
+    assert work.clock.now() == 4
+
+
+async def test_more_places_are_used_at_once_and_fewer_when_workers_are_done() -> None:
+    work = Work([1] * 12)
+    window = Window(1, True, work.work)
+
+    async def resize() -> None:
+        await work.clock.sleep(2.5)
+        window.resize(4)
+        await work.clock.sleep(2)
+        assert work.most_working == 4
+        work.most_working = 0
+        window.resize(1)
+        await work.clock.sleep(1)
+        work.most_working = work.working
+
+    async def both() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(resize)
+            await window.run(work.receive)
+
+    await work.clock.finish(both())
+    assert work.handed_on == list(range(12))
+    assert work.most_working == 1
+
+
+async def test_a_cancelled_rest_has_its_place_back_before_it_goes() -> None:
+    places = Places(1)
 
     async def rest() -> None:
-        async with window.workers:
-            with anyio.CancelScope() as scope:
-                scopes.append(scope)
-                async with window.workers.rest():
-                    await anyio.sleep_forever()
-            again.append("has the place")
+        await places.acquire()
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            async with places.rest():
+                await anyio.sleep_forever()
+        again.append("has the place")
+        places.release()
 
     scopes: list[anyio.CancelScope] = []
     again: list[str] = []
     async with anyio.create_task_group() as group:
         group.start_soon(rest)
         await settle()
-        async with window.workers:
-            scopes[0].cancel()
-            await settle()
-            assert again == []
+        await places.acquire()
+        scopes[0].cancel()
+        await settle()
+        assert again == []
+        places.release()
         await settle()
         assert again == ["has the place"]
+    assert places.take()
+
+
+@settings(max_examples=100, deadline=None)
+@given(some.lists(some.sampled_from(["ask", "cancel", "leave", "more", "fewer"]), max_size=40))
+async def test_places_are_given_in_the_order_of_asking_and_never_too_many(acts: list[str]) -> None:
+    places, count = Places(2), 2
+    inside: list[int] = []
+    got: list[int] = []
+    asked: dict[int, asyncio.Task[None]] = {}
+
+    async def ask(number: int) -> None:
+        await places.acquire()
+        inside.append(number)
+        got.append(number)
+
+    for number, act in enumerate(acts):
+        before = len(inside)
+        if act == "ask":
+            asked[number] = asyncio.ensure_future(ask(number))
+        elif act == "cancel" and (waiting := [task for task in asked.values() if not task.done()]):
+            waiting[0].cancel()
+        elif act == "leave" and inside:
+            inside.pop()
+            places.release()
+        elif act in ("more", "fewer"):
+            count = max(count + (1 if act == "more" else -1), 0)
+            places.resize(count)
+        await settle()
+        waiting = [task for task in asked.values() if not task.done()]
+        assert len(inside) <= max(count, before)
+        assert not waiting or len(inside) >= count
+    assert got == sorted(got)
+    for task in asked.values():
+        task.cancel()
+    await settle()
