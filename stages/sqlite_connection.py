@@ -6,12 +6,14 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 
 from pipeline.errors import ConfigError, StageError, StateError, StorageError, Unavailable
+from pipeline.unsynced import close_as_it_is
 
 __all__ = ("SqliteConnection", "quoted", "translated")
 
@@ -42,6 +44,7 @@ class SqliteConnection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._in_turns = False
+        self._broken = False
 
     async def open(self, path: str, mode: str) -> None:
         """Open the file; ``mode`` is ``ro`` (read only), ``rw`` (it has to exist) or ``rwc`` (made if missing).
@@ -74,7 +77,8 @@ class SqliteConnection:
         connection, self._connection = self._connection, None
         try:
             if connection is not None:
-                await self._run(lambda abandoned: connection.close())
+                close = partial(close_as_it_is, connection) if self._broken else connection.close
+                await self._run(lambda abandoned: close())
         finally:
             self._thread.shutdown(wait=False)
 
@@ -91,7 +95,9 @@ class SqliteConnection:
             try:
                 return unit(abandoned)
             except sqlite3.Error as error:
-                raise translated(error, self._who, opening=opening) from error
+                told = translated(error, self._who, opening=opening)
+                self._broken = self._broken or isinstance(told, StorageError)
+                raise told from error
 
         done = asyncio.wrap_future(self._thread.submit(work))
         try:

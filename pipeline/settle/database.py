@@ -15,6 +15,7 @@ from anyio import CancelScope
 
 from pipeline.errors import LockedError, PipelineError, StateError, StorageError
 from pipeline.settle.json_text import one_line
+from pipeline.unsynced import close_as_it_is
 
 __all__ = ("WAYS_OUT", "Database", "Work", "explained", "placed", "transaction", "trial")
 
@@ -48,6 +49,7 @@ class Database(aiosqlite.Connection):
         self._path = path
         self._options = options
         self._raw: sqlite3.Connection | None = None
+        self._broken = False
 
     @classmethod
     async def open(cls, path: Path, *, options: str = "mode=rw") -> "Database":
@@ -73,7 +75,9 @@ class Database(aiosqlite.Connection):
             with CancelScope(shield=True):
                 result = await cast(Any, self)._execute(partial(self._on_thread, unit))
         except (sqlite3.Error, OSError) as error:
-            raise explained(error, self._path) from error
+            told = explained(error, self._path)
+            self._broken = self._broken or isinstance(told, StorageError)
+            raise told from error
         except StateError as error:
             raise placed(error, self._path) from error
         return cast(T, result)
@@ -81,6 +85,8 @@ class Database(aiosqlite.Connection):
     async def close(self) -> None:
         """Close the file and end the thread; not cut short by a cancellation."""
         with CancelScope(shield=True):
+            if self._broken and self._raw is not None:
+                await cast(Any, self)._execute(partial(close_as_it_is, self._raw))
             await super().close()
 
     def stop(self) -> "Future[Any] | None":

@@ -56,7 +56,7 @@ def create(path: Path, pipeline: str) -> None:
     :raises sqlite3.Error, OSError: when that fails; nothing is left behind but, after a crash, a temporary file
         that the next call removes.
     """
-    for left in path.parent.glob(f".{path.name}.*.new"):
+    for left in path.parent.glob(f".{path.name}.*.new*"):
         left.unlink()
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -64,13 +64,18 @@ def create(path: Path, pipeline: str) -> None:
         # SQLite gives -wal and -shm the mode of the file, whatever the umask.
         os.fchmod(descriptor, 0o600)
         with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            # Nobody knows of the file before it has its name, and one sync before that does for all of it.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             migrate(connection)
             put(connection, "pipeline", pipeline)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # to close it would do so too, and tell no failure
         os.fsync(descriptor)
         os.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for name in (temporary.name, f"{temporary.name}-wal", f"{temporary.name}-shm"):
+            temporary.with_name(name).unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
@@ -120,6 +125,7 @@ def _back_up(connection: sqlite3.Connection, version: int) -> None:
     try:
         os.fchmod(descriptor, 0o600)
         with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
+            copy.execute("PRAGMA synchronous = OFF")
             connection.backup(copy)
         os.fsync(descriptor)
         os.rename(temporary, kept)

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.cause",
         "pipeline.standard",
         "pipeline.nearest",
+        "pipeline.unsynced",
     ),
     ("pipeline.batch", "pipeline.expression", "pipeline.keywords"),
     ("pipeline.control",),
@@ -41,6 +42,7 @@ FOR_STAGES = {"stage", "batch", "errors", "units", "clock", "expression", "spans
     "cause",
     "sizes",
     "standard",
+    "unsynced",
 }
 
 PIPELINE, STAGES = modules("pipeline"), modules("stages")
