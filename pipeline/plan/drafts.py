@@ -194,8 +194,10 @@ class Drafting:
     # --- reporting ---
 
     def _say(self, stage: str | None, where: Path, text: str) -> None:
-        draft = next((draft for draft in self.drafts if draft.name == stage), None)
-        if draft and where[:1] == ("from",) and isinstance(draft.data["from"], str):
+        named = [draft for draft in self.drafts if draft.name == stage]
+        # Two may have the same name, which is reported too.
+        draft = next((draft for draft in named if where[:1] and where[0] in draft.data), named[0] if named else None)
+        if draft and where[:1] == ("from",) and isinstance(draft.data.get("from"), str):
             where = ("from",)
         self._report(("stages", draft.index, *where) if draft else where, text)
 

@@ -680,6 +680,16 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "an input that is none, of the second stage of a name",
+        more("  - processor: filter\n    name: x\n    with: {where: dep_delay > 1}\n")
+        + "  - processor: filter\n    name: x\n    from: archive\n    with: {where: dep_delay > 1}\n",
+        [
+            "13:5: stage 'x' (processor filter): stands below sink 'archive', which gives nothing; add 'from:', like 'from: filter'",
+            "17:11: stage 'x' (processor filter): key 'name': stage 5 has the same name",
+            "18:11: stage 'x' (processor filter): key 'from': 'archive' is a sink, which gives nothing",
+        ],
+    ),
+    (
         "a name twice",
         more("  - sink: stdout\n    name: archive\n    from: filter\n"),
         ["14:11: stage 'archive' (sink stdout): key 'name': stage 4 has the same name"],
