@@ -2,11 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterable
+from operator import itemgetter
 
 from pipeline.errors import StateError
 from pipeline.settle.cut import Change, SavedCut
 from pipeline.settle.history import get, put, remove, steady_cut
-from pipeline.settle.json_text import decode, encode
+from pipeline.settle.json_text import damage, decode, encode
 
 __all__ = ("add", "clear", "prune", "rewind", "select")
 
@@ -23,8 +24,14 @@ def add(connection: sqlite3.Connection, changes: Iterable[Change], cut: int) -> 
 
 
 def select(connection: sqlite3.Connection, stage: str) -> list[Change]:
-    """Return the saved changes of a stage by ascending number."""
+    """Return the saved changes of a stage by ascending number.
+
+    :raises sqlite3.DatabaseError: when one has no number any more.
+    """
     query = "SELECT key, source, number, value FROM changes WHERE stage = ? ORDER BY number, id"
+    rows = connection.execute(query, (stage,)).fetchall()
+    if not set(map(type, map(itemgetter(2), rows))) <= {int}:
+        raise damage(f"the state of stage {stage!r} was changed")
     return [
         Change(
             stage=stage,
@@ -33,7 +40,7 @@ def select(connection: sqlite3.Connection, stage: str) -> list[Change]:
             number=number,
             value=None if value is None else decode(value),
         )
-        for key, source, number, value in connection.execute(query, (stage,))
+        for key, source, number, value in rows
     ]
 
 

@@ -1,11 +1,12 @@
 """Values as JSON text that SQLite can hold: plain ASCII, so that lone surrogates and long integers survive."""
 
 import json
+import sqlite3
 from typing import Any
 
 import msgspec
 
-__all__ = ("decode", "encode", "encode_any", "one_line", "printable")
+__all__ = ("damage", "decode", "encode", "encode_any", "one_line", "printable")
 
 
 def encode(value: Any) -> str:
@@ -17,8 +18,21 @@ def encode(value: Any) -> str:
 
 
 def decode(text: str) -> Any:
-    """Return the value of a JSON text that `encode` wrote."""
-    return json.loads(text)
+    """Return the value of a JSON text that `encode` wrote.
+
+    :raises sqlite3.DatabaseError: when it is none any more.
+    """
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise damage(f"a text in it was changed: {error}") from error
+
+
+def damage(text: str) -> sqlite3.DatabaseError:
+    """Return an error as SQLite's own for a file that is damaged: what SQLite can't see, since it is still a value."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def encode_any(value: Any) -> tuple[str, bool]:

@@ -1,5 +1,7 @@
 """Saved keyed state: what a resume asks for is there, what nothing can ask for goes."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -34,6 +36,23 @@ async def test_changes_of_other_stages_stay_apart(tmp_path: Path) -> None:
         other = Change(stage="other", key="k", source="csv", number=1, value=2)
         await state.save(cut_at(1, changes=[change(1, "k", 1), other]))
         assert await state.changes_of("other") == [other]
+
+
+@pytest.mark.parametrize(
+    "damage", ["key = '[\"a'", "key = x'ff'", "value = '{\"a\" 1}'", "number = NULL", "number = x'07'", "number = 'n'"]
+)
+async def test_what_was_changed_in_the_file_is_a_corrupt_state(tmp_path: Path, damage: str) -> None:
+    async with opened(tmp_path / "x.db") as state:
+        await state.save(cut_at(1, changes=[change(1, "a", {"a": 1}), change(2, "b", 2)]))
+        with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+            # No statement of ours writes this, but a disk may.
+            connection.execute("CREATE TABLE bare AS SELECT * FROM changes")
+            connection.execute("DROP TABLE changes")
+            connection.execute("ALTER TABLE bare RENAME TO changes")
+            connection.execute(f"UPDATE changes SET {damage} WHERE key LIKE '%a%'")
+            connection.commit()
+        with pytest.raises(StateError, match="the state file is corrupt"):
+            await state.changes_of("dedupe")
 
 
 async def _settle(state: StateFile, number: int) -> None:
