@@ -22,7 +22,8 @@ class FileSource(Source, kw_only=True):
     """Declares files whose lines are records.
 
     A list or a glob is read in order, a glob in the order of names; files that come later come behind. With ``follow``
-    the last file is read as it grows, past rotation and truncation; those before it are read to their ends.
+    the last file is read as it grows, past rotation and truncation; those before it are read to their ends. A
+    file that takes its name and is renamed again within half a second, or between two runs, is never seen.
     """
 
     path: Annotated[FilePaths, key("A file, a list of files, or a glob; `-` is standard input.", file=True)]

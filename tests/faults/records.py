@@ -29,11 +29,14 @@ def made(number: int, **more: Any) -> dict[str, Any]:
 
 def ident(record: Mapping[str, Any]) -> Ident:
     """Return the number of a record, with its ``part`` if it is one of several; None if it is damaged."""
-    part = record.get("part")
-    whole = {"seq": int(record["seq"]), "key": record["key"]}
-    if _checksum(whole) != int(record["crc"]) or record["pad"] != _PAD * (whole["seq"] % 3):
+    try:
+        part = record.get("part")
+        whole = {"seq": int(record["seq"]), "key": record["key"]}
+        if _checksum(whole) != int(record["crc"]) or record["pad"] != _PAD * (whole["seq"] % 3):
+            return None
+        return whole["seq"] if part is None else (whole["seq"], int(part))
+    except (LookupError, TypeError, ValueError):  # what was flipped may be the name of a field
         return None
-    return whole["seq"] if part is None else (whole["seq"], int(part))
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

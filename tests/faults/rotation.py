@@ -93,12 +93,15 @@ async def _rotated(writer: _Writer, kind: Callable[[_Writer], None]) -> None:
         for _ in range(chance.randint(2, 5)):
             await asyncio.sleep(chance.uniform(0, _POLL))
             act = chance.choice(["write", "write", "rotate"])
-            if act == "rotate" and writer.path.exists() and writer.path.stat().st_size:
+            rotates = act == "rotate" and writer.path.exists() and writer.path.stat().st_size > 0
+            if rotates:
                 # A copy loses what nobody had read by then, whoever follows: so it is read first.
                 await _caught_up(supervisor, writer)
                 kind(writer)
                 await asyncio.sleep(2 * _POLL)
             writer.write()
+            if rotates:  # what is renamed again before anybody has seen it is lost, whoever follows
+                await asyncio.sleep(2 * _POLL)
         if kind is not _Writer.renamed or stretch == 2 or chance.random() < 0.5:
             await _caught_up(supervisor, writer)
         supervisor.drain()
