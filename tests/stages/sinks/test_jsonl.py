@@ -90,6 +90,28 @@ values = st.recursive(
 )
 
 
+_VALUES = st.one_of(
+    st.floats(),
+    st.sampled_from([1e308, -1e308, math.inf, -math.inf, math.nan]),
+    st.integers(-(2**63), 2**63),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=3),
+    st.lists(st.floats(), max_size=2),
+    st.decimals(allow_nan=False, allow_infinity=False, places=2),
+)
+
+
+@given(st.lists(st.one_of(st.builds(dict, x=_VALUES, y=st.integers(0, 9)), st.just({"y": 1})), max_size=8))
+def test_a_field_that_may_hold_nan_is_looked_at_in_every_record(records: list[dict[str, Any]]) -> None:
+    bad = {index for index, record in enumerate(records) if holds_nonfinite(record)}
+    try:
+        JsonlFormat(frozenset({"x"})).encode(records)
+        assert not bad
+    except RecordErrors as error:
+        assert set(error.errors) == bad
+
+
 def holds_nonfinite(value: Any) -> bool:
     match value:
         case float():
