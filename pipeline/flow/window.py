@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from pipeline.batch import Batch
@@ -50,6 +51,8 @@ class Places:
         self._waiting.append(turn)
         try:
             await turn
+            # A scope that was cancelled in the turn in which the place came free cancels nobody who has something.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._waiting.remove(turn)

@@ -249,6 +249,12 @@ class EachAsyncStep(Step):
         async with anyio.create_task_group() as group:
             for index in left:
                 await self._places.acquire()
+                try:
+                    # Whoever has left the place may have failed of what ends all of it.
+                    await anyio.lowlevel.checkpoint()
+                except BaseException:
+                    self._places.release()
+                    raise
                 if course.over:
                     self._places.release()
                     break

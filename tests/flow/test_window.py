@@ -193,6 +193,27 @@ async def test_a_cancelled_rest_has_its_place_back_before_it_goes() -> None:
     assert places.take()
 
 
+async def test_a_place_that_comes_free_as_its_scope_is_cancelled_is_given_back() -> None:
+    places = Places(1)
+    came: list[str] = []
+
+    async def wait() -> None:
+        await places.acquire()
+        came.append("in")
+
+    async def end() -> None:
+        places.release()
+        group.cancel_scope.cancel()
+
+    await places.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await settle()
+        group.start_soon(end)
+    assert came == []
+    assert places.take()
+
+
 @settings(max_examples=100, deadline=None)
 @given(some.lists(some.sampled_from(["ask", "cancel", "leave", "more", "fewer"]), max_size=40))
 async def test_places_are_given_in_the_order_of_asking_and_never_too_many(acts: list[str]) -> None:
