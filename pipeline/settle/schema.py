@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.settle.database import transaction
 from pipeline.settle.history import put
 
-__all__ = ("APPLICATION", "VERSION", "create", "fsync_directory", "make_directory", "migrate")
+__all__ = ("APPLICATION", "VERSION", "create", "declared", "fsync_directory", "make_directory", "migrate")
 
 APPLICATION = int.from_bytes(b"PLst")
 """SQLite's ``application_id``: marks a file as ours."""
@@ -89,6 +89,15 @@ def migrate(connection: sqlite3.Connection) -> None:
         if version:
             _back_up(connection, version)
         transaction(lambda each: _apply(each, version))(connection)
+
+
+def declared(version: int) -> set[tuple[str, str, str | None]]:
+    """Return type, name and text of all that a state file of a version declares."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for statements in _MIGRATIONS[:version]:
+            for statement in statements:
+                connection.execute(statement)
+        return set(connection.execute("SELECT type, name, sql FROM sqlite_master"))
 
 
 def make_directory(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import StateError
 from pipeline.settle.database import WAYS_OUT, explained, placed
 from pipeline.settle.json_text import one_line
-from pipeline.settle.schema import APPLICATION, VERSION
+from pipeline.settle.schema import APPLICATION, VERSION, declared
 
 __all__ = ("beside", "read_options", "require_file", "verify")
 
@@ -52,6 +52,7 @@ def verify(path: Path, check: Callable[[sqlite3.Connection], None]) -> None:
             _check_header(connection, path)
             if unclean or _size(path) <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
+            _check_schema(connection, path)
             check(connection)
     except sqlite3.Error as error:
         raise explained(error, path) from error
@@ -127,6 +128,15 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise StateError(f"{path}: the state file is corrupt ({one_line(found)}); {WAYS_OUT}")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file whose declarations a disk has changed: SQLite takes any that it can read for right."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    missing = declared(version) - set(connection.execute("SELECT type, name, sql FROM sqlite_master"))
+    if missing:
+        _, name, _ = min(missing, key=str)
+        raise StateError(f"{path}: the state file is corrupt ({name} is not as it was made); {WAYS_OUT}")
 
 
 def _size(path: Path) -> int:

@@ -220,6 +220,15 @@ async def test_a_newer_state_is_refused(good: Path, tmp_path: Path) -> None:
     await _refused(path, f"newer version .format {VERSION + 1}")
 
 
+@pytest.mark.parametrize("old, new", [("ended REAL", "ende$ REAL"), ("UNIQUE (sink, path)", "UNIQUE (sink, parh)")])
+async def test_declarations_that_a_disk_has_changed_are_refused(good: Path, tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "x.db"
+    content = good.read_bytes()
+    assert content.count(old.encode()) == 1
+    path.write_bytes(content.replace(old.encode(), new.encode()))
+    await _refused(path, "corrupt")
+
+
 async def test_the_state_of_another_pipeline_is_refused(good: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     shutil.copy(good, path)
