@@ -1,12 +1,11 @@
 """Fuzzed configs in one process: each gives a plan or well-formed errors within a second, and no traceback."""
 
 import json
-import resource
 import sys
 import traceback
 from pathlib import Path
 
-from tests.faults.apart import found_apart
+from tests.faults.apart import found_apart, peak
 from tests.faults.row import Row
 from tests.plan.test_fuzz import load, mutants
 
@@ -34,8 +33,7 @@ def _load_all(count: int, seed: int) -> dict[str, object]:
             load(text)
         except Exception:  # whatever comes out is what is looked for
             failed.append(f"config {number}: {traceback.format_exc(limit=-3)}\n{text[:2000]}")
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"failed": failed, "bytes": used}
+    return {"failed": failed, "bytes": peak()}
 
 
 if __name__ == "__main__":

@@ -56,7 +56,13 @@ class Statements:
         class Counted(sqlite3.Connection):
             def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
                 told.transactions += sql.startswith("BEGIN")
-                told.singles.append(sql)
+                rows = sql.count("(?")
+                if rows < 2:
+                    told.singles.append(sql)
+                    return super().execute(sql, *arguments)
+                told.bulks.append(Bulk(sql, rows, told.transactions))
+                if told.breaks():
+                    raise _locked()
                 return super().execute(sql, *arguments)
 
             def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
