@@ -70,6 +70,10 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _put(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 async def _refused(path: Path, match: str | None = None, **options: object) -> str:
     before = _files(path)
     with pytest.raises(StateError, match=match) as refused:
@@ -223,9 +227,9 @@ async def test_a_newer_state_is_refused(good: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("old, new", [("ended REAL", "ende$ REAL"), ("UNIQUE (sink, path)", "UNIQUE (sink, parh)")])
 async def test_declarations_that_a_disk_has_changed_are_refused(good: Path, tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "x.db"
-    content = good.read_bytes()
+    content = _content(good)
     assert content.count(old.encode()) == 1
-    path.write_bytes(content.replace(old.encode(), new.encode()))
+    _put(path, content.replace(old.encode(), new.encode()))
     await _refused(path, "corrupt")
 
 
