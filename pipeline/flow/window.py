@@ -120,6 +120,8 @@ class Window:
         self._group: TaskGroup | None = None
         self._arrived = asyncio.Event()
         self._ended = False
+        self._over = False
+        """Whether a worker was cancelled or failed: a place that comes free then is nobody's."""
 
     def resize(self, concurrency: int) -> None:
         """Work on so many batches at a time from the next one on."""
@@ -158,7 +160,7 @@ class Window:
 
     def _start(self) -> None:
         """Start a worker for each batch that waits, as long as places are free."""
-        while self._group is not None and self._waiting and self.workers.take():
+        while self._group is not None and not self._over and self._waiting and self.workers.take():
             self._group.start_soon(self._go_through, self._waiting.popleft())
 
     async def _go_through(self, slot: _Slot) -> None:
@@ -172,6 +174,9 @@ class Window:
                 if self.workers.wanted or not self._waiting:
                     return
                 slot = self._waiting.popleft()
+        except BaseException:
+            self._over = True
+            raise
         finally:
             self.workers.release()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -113,6 +114,30 @@ async def test_a_handing_on_that_says_stop_ends_the_work_on_what_is_behind() -> 
     await work.run(2, ordered=True)
     assert work.handed_on == [0, 1]
     assert work.clock.now() == 2
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel", "error"])
+async def test_no_batch_is_begun_once_the_window_is_over(how: str) -> None:
+    work = Work([1, 50, 50, 50, 50], stop_at=0 if how == "stop" else None)
+    begun: list[int] = []
+
+    async def noted(batch: Batch, rest: Rest) -> Callable[[], Awaitable[bool]]:
+        begun.append(batch.records[0])
+        if how == "error" and len(begun) == 2:
+            raise RuntimeError("bug")
+        return await work.work(batch, rest)
+
+    async def ended() -> None:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(Window(1, True, noted).run, work.receive)
+                await work.clock.sleep(2)
+                if how == "cancel":
+                    scope.cancel()
+
+    with suppress(ExceptionGroup):
+        await work.clock.finish(ended())
+    assert begun == [0, 1]
 
 
 async def test_an_error_of_the_work_ends_the_window() -> None:
