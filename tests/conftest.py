@@ -1,9 +1,14 @@
-"""What all tests share: skipping, with its reason, what needs a tool of the system that is not there."""
+"""What all tests share: skipping, with its reason, what needs a tool that is not there; laws that no clock decides."""
 
 import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says what else the machine does.
+settings.register_profile("without_clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without_clock")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
