@@ -3,7 +3,8 @@
 import errno
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeline.settle.database import transaction
@@ -58,28 +59,12 @@ def create(path: Path, pipeline: str) -> None:
     """
     for left in path.parent.glob(f".{path.name}.*.new*"):
         left.unlink()
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        # SQLite gives -wal and -shm the mode of the file, whatever the umask.
-        os.fchmod(descriptor, 0o600)
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
-            # Nobody knows of the file before it has its name, and one sync before that does for all of it.
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            migrate(connection)
-            put(connection, "pipeline", pipeline)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # to close it would do so too, and tell no failure
-        os.fsync(descriptor)
-        os.rename(temporary, path)
-    except BaseException:
-        for name in (temporary.name, f"{temporary.name}-wal", f"{temporary.name}-shm"):
-            temporary.with_name(name).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    fsync_directory(path.parent)
+    with _made(path.with_name(f".{path.name}.{os.urandom(8).hex()}.new"), path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        migrate(connection)
+        put(connection, "pipeline", pipeline)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # to close it would do so too, and tell no failure
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -130,14 +115,27 @@ def _back_up(connection: sqlite3.Connection, version: int) -> None:
     kept = path.with_name(f"{path.name}.v{version}")
     temporary = path.with_name(f".{kept.name}.new")
     temporary.unlink(missing_ok=True)
+    with _made(temporary, kept) as copy:
+        connection.backup(copy)
+
+
+@contextmanager
+def _made(temporary: Path, path: Path) -> Generator[sqlite3.Connection, None, None]:
+    """Make a database for us alone, there under its name whole and durable, or not at all."""
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        # SQLite gives -wal and -shm the mode of the file, whatever the umask.
         os.fchmod(descriptor, 0o600)
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
-            copy.execute("PRAGMA synchronous = OFF")
-            connection.backup(copy)
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            # Nobody knows of the file before it has its name, and one sync before that does for all of it.
+            connection.execute("PRAGMA synchronous = OFF")
+            yield connection
         os.fsync(descriptor)
-        os.rename(temporary, kept)
+        os.rename(temporary, path)
+    except BaseException:
+        for name in (temporary.name, f"{temporary.name}-wal", f"{temporary.name}-shm"):
+            temporary.with_name(name).unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     fsync_directory(path.parent)
