@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_letter_that_fails_again_keeps_its_id_and_key_and_counts_its_replays(f
 
 
 def test_a_letter_that_failed_ten_times_is_left_unless_it_is_forced(failed: Command) -> None:
-    with sqlite3.connect(".pipeline/copy.db") as connection:
+    with closing(sqlite3.connect(".pipeline/copy.db", isolation_level=None)) as connection:
         connection.execute("UPDATE letters SET replays = 10")
     failed.write("mended", "")
     ran = failed("dlq", "replay", "copy.yaml")

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ async def test_copies_may_go_to_a_database(tmp_path: Path) -> None:
     pipeline = piped(tmp_path, Odd(), dead_letter={"sink": copies})
     await pipeline.run()
     await pipeline.replay()
-    with sqlite3.connect(tmp_path / "bad.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "bad.db")) as connection:
         rows = connection.execute("SELECT record, replays FROM bad ORDER BY replays, number").fetchall()
     assert rows == [(f'{{"n":{n}}}', replays) for replays in (0, 1) for n in (1, 3, 5, 7, 9)]
 

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Folder:
 
     def written(self) -> list[tuple[int, str]]:
         if self.path.joinpath("out.db").exists():
-            with sqlite3.connect(self.path / "out.db") as connection:
+            with closing(sqlite3.connect(self.path / "out.db")) as connection:
                 return sorted(connection.execute("SELECT n, part FROM t").fetchall())
         lines = self.path.joinpath("out.jsonl").read_text().splitlines()
         return sorted((record["n"], record["part"]) for record in map(json.loads, lines))

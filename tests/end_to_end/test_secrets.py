@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,6 +208,6 @@ def test_a_run_that_is_right_keeps_none_of_them(place: Place) -> None:
     place.write(top="metadata: {token: 'x${env:CANARY}'}")
     said = place.call("run", "shop.yaml")
     assert "alerts *** -> not set" in said
-    with sqlite3.connect(place.folder / ".pipeline" / "shop.db") as state:
+    with closing(sqlite3.connect(place.folder / ".pipeline" / "shop.db")) as state:
         kept = json.dumps([list(row) for row in state.iterdump()])
     assert not [canary for canary in CANARIES if canary in kept]

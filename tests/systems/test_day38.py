@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ async def test_d4_rows_go_to_the_database_a_batch_a_statement_and_in_the_order_o
     await pipeline.run()
 
     assert statements.rows_of("tasks") == [100] * 10
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         ids = [row[0] for row in connection.execute("SELECT id FROM tasks ORDER BY rowid")]
     assert sorted(ids) == list(range(1000))
     batches = [ids[start : start + 100] for start in range(0, 1000, 100)]

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -127,7 +128,7 @@ async def test_sigterm_with_200_open_requests_and_5_streams_loses_none(tmp_path:
     answered = {number for number, reply in replies.items() if reply.status == 200}
     refused = {number: reply for number, reply in replies.items() if reply.status != 200}
     assert all(reply.status == 503 and reply.json["reason"] for reply in refused.values())
-    with sqlite3.connect(tmp_path / "tasks.db") as database:
+    with closing(sqlite3.connect(tmp_path / "tasks.db")) as database:
         written = {row[0] for row in database.execute("SELECT id FROM tasks")}
     assert written == answered
     assert len(answered) >= 150
