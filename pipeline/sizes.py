@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from pipeline.projection import Projected
+
 __all__ = ("Gauge", "estimate")
 
 _SAMPLE = 4
@@ -48,6 +50,8 @@ class Gauge:
 
 
 def _size(record: Any) -> int:
+    if isinstance(record, Projected):
+        return len(record.whole_line)
     try:
         return len(_encode(record))
     except (TypeError, ValueError, OverflowError, RecursionError):

@@ -21,6 +21,7 @@ from pipeline.control.law import Law
 from pipeline.control.policy import full_name
 from pipeline.errors import ConfigError, RecordError, RecordErrors, StateError, StorageError, Unavailable
 from pipeline.keywords import ByKeyword
+from pipeline.projection import Access, Projection
 from pipeline.units import parse_backoff, parse_duration, parse_rate, parse_size
 
 __all__ = (
@@ -326,6 +327,10 @@ class Source(Stage, kw_only=True):
         """Return the fields of its records that may hold NaN or infinity somewhere; None when any may."""
         return None
 
+    def projects(self) -> bool:
+        """Tell whether its records are JSON text, of which it decodes what `SourceContext.projection` asks for."""
+        return False
+
     def indivisible(self) -> str | None:
         """Return why the source can't be read in partitions by several workers; None when it can."""
         return "it has no partitions"
@@ -413,6 +418,10 @@ class Processor(Stage, kw_only=True):
         """Return the fields that may hold NaN or infinity behind this stage, if before it these may; None: any may."""
         return None
 
+    def access(self) -> Access | None:
+        """Return which fields it reads and sets, if expressions are all that it consists of; None: it may use any."""
+        return None
+
     def per_record(self) -> bool | None:
         """Tell whether the function takes one record at a time; None when only opening the stage tells."""
         return None
@@ -475,6 +484,10 @@ class Sink(Stage, kw_only=True):
     def durable(self) -> bool:
         """Tell whether what is written outlives the run; where no sink does, a pipeline needs no state file."""
         return True
+
+    def takes_text(self) -> bool:
+        """Tell whether it looks into no record, and takes JSON objects as text (`msgspec.Raw`) as well."""
+        return False
 
     def parting(self, merge: bool) -> "Parting | str":
         """Return how several workers write to it, or why they can't; ``merge``: to one output where it is possible."""
@@ -550,6 +563,8 @@ class SourceContext(StageContext):
     """Bytes of the largest record; a larger one is a bad record."""
     partition: Any = None
     """What of the source is to be read, as `Partition.what` says it; None for all of it."""
+    projection: Projection | None = None
+    """What of its records is to be decoded, if the source `projects`; None for all."""
 
 
 class NamedFile(Struct, frozen=True):

@@ -10,6 +10,7 @@ from pipeline.expression.compile import (
 )
 from pipeline.expression.finite import may_be_nonfinite
 from pipeline.expression.loops import Loop
+from pipeline.expression.reads import paths_read
 from pipeline.expression.report import EvaluationError
 from pipeline.expression.text import ExpressionError
 
@@ -24,4 +25,5 @@ __all__ = (
     "compile_predicate",
     "compile_record",
     "may_be_nonfinite",
+    "paths_read",
 )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline.expression.code import Code, Expression, Step, constant, local
 from pipeline.expression.loops import Loops, Quick
+from pipeline.projection import Projected, whole
 
 __all__ = ("compile_assignments", "compile_expression", "compile_predicate", "compile_record", "Rebuilt")
 
@@ -70,11 +71,19 @@ def compile_assignments(
         kept = [_keep(index, code.add(text, name)) for index, (name, text) in enumerate(texts.items())]
         if not code.typed:
             return kept + _assigning(texts)
+        if code.exact is not None and issubclass(code.exact, Projected):
+            return kept + _setting(texts)
         if code.exact is None or rebuilt is None:
             return kept + _returning_values(texts)
         return [*kept, _rebuilding(code, rebuilt(code.exact))]
 
-    return _for_sorts(_listing(texts), steps, typed, rebuild=rebuild, by_class=rebuild is None or rebuilt is not None)
+    def set_on(record: Projected, changed: Any) -> Projected:
+        for name in texts:
+            setattr(record, name, changed[name])
+        return record
+
+    by_class = rebuild is None or rebuilt is not None
+    return _for_sorts(_listing(texts), steps, typed, rebuild=rebuild, by_class=by_class, set_on=set_on)
 
 
 def compile_record(texts: Mapping[str, str], parameters: Sequence[str]) -> Expression:
@@ -96,10 +105,12 @@ def _for_sorts(
     parameters: Sequence[str] = (),
     rebuild: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     by_class: bool = True,
+    set_on: Callable[[Projected, Any], Projected] | None = None,
 ) -> Expression:
     """Write the function for one sort of records, or for dicts with that for typed ones behind it, and the loop.
 
-    ``by_class`` tells whether the steps can be written for a class of typed records.
+    ``by_class`` tells whether the steps can be written for a class of typed records. ``set_on`` takes a projected
+    record, and the whole one after the steps, and returns the projected one after them.
     """
 
     def write(typed: bool, for_typed: Callable[..., Any] | None) -> Expression:
@@ -113,13 +124,20 @@ def _for_sorts(
         code = Code(struct, exact=kind)
         return code.finish_quick(steps(code))
 
+    def evaluate_typed(record: Any, *origin: Any) -> Any:
+        if not isinstance(record, Projected):
+            return for_typed.function(record, *origin)
+        # It is not as a loop would have it, or among others than its like, and means what its line means.
+        value = expression.function(whole(record), *origin)
+        return set_on(record, value) if set_on is not None else value
+
     if typed is False:
         expression = write(False, None)
     else:
-        expression = write(True, None)
+        for_typed = write(True, None)
         if rebuild is not None:
-            expression = replace(expression, function=rebuild(expression.function), loop=None)
-        expression = expression if typed else write(False, expression.function)
+            for_typed = replace(for_typed, function=rebuild(for_typed.function), loop=None)
+        expression = for_typed if typed else write(False, evaluate_typed)
     if expression.loop is None:
         return expression
     return replace(expression, loop=Loops(expression.function, expression.loop, write_quick))
@@ -139,6 +157,10 @@ def _assigning(texts: Mapping[str, str]) -> list[Step]:
     assign: list[Step] = [(f"_record[NAME] = _v{index}", {"NAME": constant(name)}) for index, name in enumerate(texts)]
     # Without any text nothing else would notice a record that is none.
     return [*(assign or [("_record.get", {})]), ("return _record", {})]
+
+
+def _setting(texts: Mapping[str, str]) -> list[Step]:
+    return [*((f"_record.{name} = _v{index}", {}) for index, name in enumerate(texts)), ("return _record", {})]
 
 
 def _keep(index: int, value: ast.expr) -> Step:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import RecordError
 from pipeline.expression.library import field_of, kind_of
-from pipeline.expression.text import Text, children, shorten
+from pipeline.expression.text import Text, children, path_of, shorten
 
 __all__ = ("EvaluationError", "Place", "Report")
 
@@ -71,7 +71,7 @@ class Report:
             return ()
         if isinstance(tree, ast.BinOp) and reason == "division by zero":
             tree = tree.right
-        paths = [path for operand in _operands(tree) if (path := _path(operand))] or _paths(tree)
+        paths = [path for operand in _operands(tree) if (path := path_of(operand))] or _paths(tree)
         if "None" in reason:
             paths = [path for path in paths if _value(record, path) is None] or paths
         return tuple(dict.fromkeys(".".join(path) for path in paths))
@@ -105,22 +105,9 @@ def _operands(tree: ast.expr) -> list[ast.expr]:
 
 
 def _paths(tree: ast.expr) -> list[_Path]:
-    if path := _path(tree):
+    if path := path_of(tree):
         return [path]
     return [path for operand in _operands(tree) for path in _paths(operand)]
-
-
-def _path(tree: ast.expr) -> _Path | None:
-    match tree:
-        case ast.Name(id="_record"):
-            return ()
-        case ast.Name(id=name) if name != "_origin":
-            return (name,)
-        case ast.Attribute(value=base, attr=name) | ast.Subscript(value=base, slice=ast.Constant(value=str() as name)):
-            above = _path(base)
-            return None if above is None else (*above, name)
-        case _:
-            return None
 
 
 def _value(record: Any, path: _Path) -> Any:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-__all__ = ("ExpressionError", "Text", "children", "shorten")
+__all__ = ("ExpressionError", "Text", "children", "path_of", "shorten")
 
 _MAX_TEXT = 10_000
 _MAX_NODES = 500
@@ -102,6 +102,20 @@ def children(tree: ast.AST) -> Iterator[ast.expr]:
             yield child
         else:  # a keyword, a comprehension: refused later, and its size counts until then
             yield from children(child)
+
+
+def path_of(tree: ast.expr) -> tuple[str, ...] | None:
+    """Return the names that lead from the record to a field, none of them for the record itself; None for the rest."""
+    match tree:
+        case ast.Name(id="_record"):
+            return ()
+        case ast.Name(id=name) if name != "_origin":
+            return (name,)
+        case ast.Attribute(value=base, attr=name) | ast.Subscript(value=base, slice=ast.Constant(value=str() as name)):
+            above = path_of(base)
+            return None if above is None else (*above, name)
+        case _:
+            return None
 
 
 def shorten(text: str, length: int) -> str:

@@ -25,6 +25,7 @@ from pipeline.flow.step import Step
 from pipeline.flow.wiring import Wiring, held_by_sinks
 from pipeline.flow.work import make_step
 from pipeline.plan.topology import PlannedStage, Topology
+from pipeline.projection import Seal
 from pipeline.settle.cut import Cut
 from pipeline.settle.keyed import KeyedChanges
 from pipeline.settle.preview import preview_state
@@ -296,6 +297,7 @@ async def _open_source(
     context = SourceContext(
         planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn, max_record=largest
     )
+    context.projection = run.topology.projections.get(planned.name)
     if assembly.options.share is not None:
         context.partition = assembly.options.share.partition
     point = cut.sources.get(planned.name) if cut is not None else None
@@ -315,6 +317,7 @@ async def _opened(topology: Topology, name: str, opening: Awaitable[Any]) -> Any
 
 def _make_actors(assembly: Assembly, steps: dict[str, Step]) -> None:
     run, wiring, cut = assembly.run, assembly.wiring, assembly.cut
+    seals = {projection.last: Seal(projection) for projection in run.topology.projections.values()}
     for sink in assembly.sinks:
         sink.inbox = wiring.channels[sink.name]
     for names in wiring.fused.values():
@@ -322,7 +325,15 @@ def _make_actors(assembly: Assembly, steps: dict[str, Step]) -> None:
         assert isinstance(spec, Processor)
         inbox, outlet = wiring.channels.get(names[0]), wiring.outlet(names[-1])
         fused = [steps[name] for name in names]
-        actor = ProcessorActor(run, fused, inbox, outlet, concurrency=spec.concurrency, ordered=spec.ordered)
+        actor = ProcessorActor(
+            run,
+            fused,
+            inbox,
+            outlet,
+            concurrency=spec.concurrency,
+            ordered=spec.ordered,
+            seal=seals.get(names[-1]),
+        )
         assembly.processors.append(actor)
         if inbox is None:
             wiring.inline[names[0]] = actor

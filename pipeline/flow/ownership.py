@@ -3,9 +3,11 @@
 import copy
 from typing import Any
 
+import msgspec
+
 __all__ = ("copy_record", "copy_records")
 
-_UNCHANGEABLE = frozenset({int, float, str, bytes, bool, tuple, frozenset, type(None)})
+_UNCHANGEABLE = frozenset({int, float, str, bytes, bool, tuple, frozenset, type(None), msgspec.Raw})
 
 
 def copy_records(records: list[Any]) -> list[Any]:

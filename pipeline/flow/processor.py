@@ -14,6 +14,7 @@ from pipeline.flow.run import Halt, Place, Run
 from pipeline.flow.step import Rest, Step
 from pipeline.flow.window import Window
 from pipeline.flow.work import EachStep
+from pipeline.projection import Seal
 
 __all__ = ("ProcessorActor",)
 
@@ -36,6 +37,7 @@ class ProcessorActor:
         *,
         concurrency: int = 1,
         ordered: bool = True,
+        seal: Seal | None = None,
     ) -> None:
         self.name = steps[0].name
         self._run = run
@@ -44,6 +46,7 @@ class ProcessorActor:
         self._outlet = outlet
         self._concurrency = concurrency
         self._ordered = ordered
+        self._seal = seal
         self._window: Window | None = None
         self._metrics = [step.metrics for step in steps]
         # For one without an inbox:
@@ -202,6 +205,8 @@ class ProcessorActor:
     async def _hand_on(self, worked: _Worked) -> bool:
         """Send on what was worked on; tell whether to go on."""
         batch, halt, abandoned = worked
+        if self._seal is not None:
+            batch.records = self._seal(batch.records)
         started = self._run.clock.now()
         try:
             await self._outlet.send(batch)

@@ -14,6 +14,7 @@ from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.flow.witness import Witness
 from pipeline.plan.topology import Topology
+from pipeline.projection import whole
 from pipeline.settle.cut import Change, Cut, Letter
 from pipeline.settle.ledger import End, Ledger
 from pipeline.stage import Position
@@ -242,6 +243,7 @@ class Run:
         The record's number settles with the batch, whose owner takes the record out of it.
         """
         origin = batch.origin(index)
+        failure.record = whole(failure.record)
         planned = self.topology.stages[stage]
         if self.held_by_sinks(stage, origin):
             # It was written before a crash: it counts as written, whatever became of it this time.

@@ -16,6 +16,7 @@ from pipeline.plan.document import Mark, Path
 from pipeline.plan.guarantee import Guarantee, guarantee_of
 from pipeline.plan.keys import Delivery, PipelineConfig
 from pipeline.plan.wiring import in_order, outputs_of
+from pipeline.projection import Access, Projection, project
 from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage, file_keys
 
 __all__ = ("NOWHERE", "Memory", "PlannedStage", "Topology", "Veil", "assemble", "build_topology", "channel_of")
@@ -100,6 +101,41 @@ class Topology:
     def nonfinite(self, name: str) -> frozenset[str] | None:
         """Return the fields of the records a stage gives that may hold NaN or infinity; None when any may."""
         return self._nonfinite(name) if self._is_declarative else None
+
+    @cached_property
+    def projections(self) -> dict[str, Projection]:
+        """What must be decoded of the records of a source, by its name; there is none where that may be anything."""
+        found = {source.name: self._projection(source) for source in self.sources}
+        return {name: projection for name, projection in found.items() if projection is not None}
+
+    def _projection(self, stage: PlannedStage) -> Projection | None:
+        if not isinstance(stage.spec, Source) or not stage.spec.projects():
+            return None
+        accesses: list[Access] = []
+        while (below := self._processor_below(stage)) is not None:
+            access = below.spec.access() if isinstance(below.spec, Processor) else None
+            if access is None:
+                return None
+            accesses.append(access)
+            stage = below
+        return project(accesses, stage.name) if all(map(self._passes_text, stage.outputs)) else None
+
+    def _processor_below(self, stage: PlannedStage) -> PlannedStage | None:
+        """Return the processor that is all there is right behind a stage, and has nothing else before it."""
+        below = self.stages[stage.outputs[0]] if len(stage.outputs) == 1 else None
+        if below is None or not isinstance(below.spec, Processor) or len(below.inputs) > 1:
+            return None
+        return below if below.spec.when is None else None
+
+    def _passes_text(self, name: str) -> bool:
+        """Tell whether a stage and all below it look into no record."""
+        stage = self.stages[name]
+        if getattr(stage.spec, "when", None) is not None:
+            return False
+        if isinstance(stage.spec, Sink):
+            return stage.spec.takes_text()
+        looks = not isinstance(stage.spec, Batcher) or stage.spec.by is not None or stage.spec.order_by is not None
+        return not looks and all(map(self._passes_text, stage.outputs))
 
     @cached_property
     def _is_declarative(self) -> bool:

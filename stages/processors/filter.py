@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pipeline.errors import ConfigError
-from pipeline.expression import compile_predicate
+from pipeline.expression import compile_predicate, paths_read
+from pipeline.projection import Access
 from pipeline.stage import Each, EachAsync, Processor, StageContext, Work, key
 from stages.processors.functions import is_async, is_generator, name_of, refuse_timeout
 from stages.processors.records import compiled
@@ -33,6 +34,13 @@ class Filter(Processor):
     def nonfinite(self, fields: frozenset[str] | None) -> frozenset[str] | None:
         """Return the same fields: an expression changes none; what a function does nobody knows."""
         return fields if isinstance(self.where, str) else None
+
+    def access(self) -> Access | None:
+        """Return the fields that the expression reads."""
+        if not isinstance(self.where, str) or type(self).open is not Filter.open:
+            return None
+        reads = paths_read(self.where)
+        return Access(reads) if reads is not None else None
 
     def per_record(self) -> bool:
         """Tell that it takes single records."""

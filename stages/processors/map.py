@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pipeline.expression import Expression, Loop, Rebuilt, compile_assignments, may_be_nonfinite
+from pipeline.expression import Expression, Loop, Rebuilt, compile_assignments, may_be_nonfinite, paths_read
+from pipeline.projection import Access
 from pipeline.stage import Each, Processor, StageContext, Work, key
 from stages.processors.functions import refuse_timeout
 from stages.processors.records import Shape, compiled, shape_of
@@ -54,9 +55,21 @@ class Map(Processor, kw_only=True):
         """Return these fields, and those that are computed, by the names that they are left under."""
         if fields is None:
             return None
-        computed = {name for name, text in self.set.items() if may_be_nonfinite(text)}
-        names = {self.rename.get(name, name) for name in (fields - self.set.keys()) | computed}
+        computed = (fields - self.set.keys()) | self._doubtful()
+        names = {self.rename.get(name, name) for name in computed}
         return frozenset(filter(self._keeps, names))
+
+    def access(self) -> Access | None:
+        """Return the fields that the expressions read and set; None where fields are renamed or dropped."""
+        if self.rename or self.drop or self.keep is not None or type(self).open is not Map.open:
+            return None
+        reads: set[tuple[str, ...]] = set()
+        for text in self.set.values():
+            paths = paths_read(text)
+            if paths is None:
+                return None
+            reads |= paths
+        return Access(frozenset(reads), tuple(self.set), self._doubtful())
 
     def per_record(self) -> bool:
         """Tell that it takes single records."""
@@ -96,6 +109,9 @@ class Map(Processor, kw_only=True):
             return Rebuilt(shape.type, shape.parts)
 
         return compile_assignments(self.set, rebuild=changing, rebuilt=rebuilt)
+
+    def _doubtful(self) -> frozenset[str]:
+        return frozenset(name for name, text in self.set.items() if may_be_nonfinite(text))
 
     def _keeps(self, name: str) -> bool:
         return name in self.keep if self.keep is not None else name not in (self.drop or ())

@@ -13,6 +13,10 @@ class Discard(Sink, kw_only=True):
         """Return False: there is nothing that could last."""
         return False
 
+    def takes_text(self) -> bool:
+        """Return True: it looks into nothing."""
+        return True
+
     def parting(self, merge: bool) -> Parting | str:
         """Return that each worker lets go of its own."""
         return Parting.APART

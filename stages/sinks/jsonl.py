@@ -1,17 +1,19 @@
 """JSON lines."""
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
+from os import fspath
 from typing import Any
 
 import msgspec
 
 from pipeline.errors import RecordError
+from pipeline.finite import nonfinite_in, sums_up
 from pipeline.stage import SinkContext
 from stages.sinks.files import FileSink
 from stages.sinks.format import Format, one_by_one
+from stages.sinks.templates import Template
 
 __all__ = ("Jsonl", "JsonlFormat")
 
@@ -22,6 +24,10 @@ class Jsonl(FileSink, kw_only=True):
     Exactly once with a source that replays: the file is cut back to its last checkpoint when a run resumes. A record
     that JSON has no words for (NaN, infinity, half a surrogate pair, an object of an unknown type) fails by itself.
     """
+
+    def takes_text(self) -> bool:
+        """Tell whether its path asks for no field."""
+        return type(self).format is Jsonl.format and not Template(fspath(self.path)).fields
 
     def format(self, context: SinkContext) -> Format:
         """Return how records become lines."""
@@ -38,6 +44,11 @@ class JsonlFormat(Format):
 
     def encode(self, records: Sequence[Any]) -> bytes:
         """Return the lines of records. NaN and infinity, which the encoder would turn into null, are errors."""
+        if records and type(records[0]) is msgspec.Raw:
+            try:
+                return b"\n".join(records) + b"\n"
+            except TypeError:
+                pass  # some are no text
         try:
             data = self._json.encode_lines(records)
         except (TypeError, ValueError, OverflowError, RecursionError):
@@ -48,8 +59,8 @@ class JsonlFormat(Format):
 
     def _line(self, record: Any) -> bytes:
         line = self._json.encode(record)
-        if _NULL.search(line) is not None:
-            field = next(_nonfinite(msgspec.to_builtins(record, str_keys=True), ""), None)
+        if type(record) is not msgspec.Raw and _NULL.search(line) is not None:
+            field = next(nonfinite_in(msgspec.to_builtins(record, str_keys=True)), None)
             if field is not None:
                 raise RecordError(f"{field or 'the record'} is NaN or infinite, and JSON has no number for that")
         return line + b"\n"
@@ -59,7 +70,7 @@ class JsonlFormat(Format):
         if self._nonfinite is None:
             return _NULL.search(data) is not None
         for name in self._nonfinite:
-            if _sums_up(name, records):
+            if sums_up(map(itemgetter(name), records)):
                 continue
             try:
                 values = [record.get(name) for record in records]
@@ -85,24 +96,3 @@ _FEW = 4
 # Half again as fast as `in`, whose search looks at each byte for the last letter.
 _NULL = re.compile(rb"null")
 _NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
-
-
-def _sums_up(name: str, records: Sequence[Any]) -> bool:
-    """Tell whether a field has a finite sum, and so no value that is not a finite number; False says nothing."""
-    try:
-        total: Any = sum(map(itemgetter(name), records))
-    except (LookupError, TypeError, ValueError, ArithmeticError):
-        return False
-    return type(total) in (int, float) and total - total == 0
-
-
-def _nonfinite(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            yield path
-    elif isinstance(value, dict):
-        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-            yield from _nonfinite(inner, f"{path}.{name}" if path else str(name))  # pyright: ignore[reportUnknownArgumentType]
-    elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-            yield from _nonfinite(inner, f"{path}[{index}]")

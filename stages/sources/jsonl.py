@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
 
+from pipeline.projection import Projection, Seal
 from pipeline.stage import SourceContext, key
 from stages.sources.files import FileSource, encoding_of
 from stages.sources.formats import Decoded, Format, bad_record
@@ -21,6 +23,10 @@ class Jsonl(FileSource, kw_only=True):
     """Read JSON values, one a line; blank lines are skipped.
 
     A line that is no JSON value, or not of the schema, is a bad record of its own; its neighbours are untouched.
+
+    Where only expressions look into the records on their way to a sink that writes JSON lines, fields of compact lines
+    that none of them reads are not decoded: they are written as they came, also a number that Python has not got
+    (1e999).
     """
 
     schema: Annotated[
@@ -48,8 +54,15 @@ class Jsonl(FileSource, kw_only=True):
         """
         return frozenset() if self.schema is None or isinstance(self.schema, Mapping) else None
 
+    def projects(self) -> bool:
+        """Tell whether nobody asked for typed records; then a record is its line."""
+        plain = self.schema is None and encoding_of(self.encoding) == "utf-8"
+        return plain and type(self).format is Jsonl.format
+
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
+        if context.projection is not None:
+            return ProjectedLines(context.projection, context.name)
         return JsonLines(self.encoding, record_type(self.schema))
 
 
@@ -79,7 +92,7 @@ class JsonLines:
                     lines.pop()
             return Decoded(list(map(self._decode, lines)), len(raw), len(lines))
         except _REFUSALS:
-            return self._one_by_one(raw)
+            return self.one_by_one(raw)
 
     def saved(self) -> None:
         """Return nothing."""
@@ -87,7 +100,12 @@ class JsonLines:
     def restore(self, saved: Any) -> None:
         """Do nothing."""
 
-    def _one_by_one(self, raw: bytes) -> Decoded:
+    def decode_line(self, line: bytes) -> Any:
+        """Return the record of a line."""
+        return self._decode(line if self._encoding == "utf-8" else line.decode(self._encoding))
+
+    def one_by_one(self, raw: bytes) -> Decoded:
+        """Decode lines of which some are blank or bad."""
         records: list[Any] = []
         failed: list[int] = []
         starts: list[int] = []
@@ -97,11 +115,77 @@ class JsonLines:
                 continue
             starts.append(at)
             try:
-                records.append(self._decode(line if self._encoding == "utf-8" else line.decode(self._encoding)))
+                records.append(self.decode_line(line))
             except _REFUSALS as error:
                 failed.append(len(records))
                 records.append(bad_record(line, _reason(error)))
         return Decoded(records, len(raw), len(lines), failed, starts)
+
+
+class ProjectedLines(JsonLines):
+    """Decodes of JSON lines only what a projection asks for; a line that does not fit it becomes a dict.
+
+    Whether a line fits is told by the line alone. One with a blank behind its first colon does not: such lines are
+    written without blanks, as all others are, and to take them out of a text costs as much as to decode it.
+    """
+
+    def __init__(self, projection: Projection, source: str) -> None:
+        super().__init__("utf-8")
+        self._project = projection.decoder()
+        self._seal = Seal(projection) if projection.last == source else None
+
+    def decode(self, raw: bytes, last: bool) -> Decoded:
+        """Decode all lines at once, or one by one when one does not fit, or is blank or bad."""
+        lines = BytesIO(raw).readlines()
+        if lines and not lines[-1].endswith(b"\n"):
+            lines[-1] += b"\n"
+        # As `_behind_colon`: a call for each would cost twice as much.
+        behind = {line[line.find(58) + 1 or -1] for line in lines}
+        if behind <= _NOT_COMPACT:
+            return super().decode(raw, last)
+        return self._sealed(self.one_by_one(raw) if behind & _NOT_COMPACT else self._together(raw, lines))
+
+    def _together(self, raw: bytes, lines: list[bytes]) -> Decoded:
+        try:
+            if not raw.isascii():
+                raw.decode()  # what is not decoded else
+            records: list[Any] = list(map(self._project, lines))
+        except _REFUSALS:
+            return self.one_by_one(raw)
+        if set(map(_ENDING, lines)) != _BRACE:
+            return self.one_by_one(raw)
+        for record, line in zip(records, lines, strict=True):
+            record.whole_line = line
+        return Decoded(records, len(raw), len(lines))
+
+    def decode_line(self, line: bytes) -> Any:
+        """Return the record of a line, as a dict of all its fields where it does not fit."""
+        ended = line.rstrip(_BLANKS) + b"\n"
+        if _behind_colon(ended) in _NOT_COMPACT:
+            return super().decode_line(line)
+        try:
+            ended.decode()
+            record = self._project(ended)
+        except _REFUSALS:
+            return super().decode_line(line)
+        record.whole_line = ended
+        return record
+
+    def _sealed(self, decoded: Decoded) -> Decoded:
+        if self._seal is not None:
+            decoded.records = self._seal(decoded.records)
+        return decoded
+
+
+def _behind_colon(line: bytes) -> int:
+    """Return the byte behind the first colon; of a line without one, as an empty object is, the newline at its end."""
+    return line[line.find(58) + 1 or -1]
+
+
+_BLANKS = b" \t\r\n"
+_NOT_COMPACT = frozenset(_BLANKS)
+_ENDING = itemgetter(-2)
+_BRACE = frozenset(b"}")
 
 
 def _reason(error: Exception) -> str:

@@ -235,6 +235,26 @@ stages:
 """,
     ),
     Scenario(
+        "projected",
+        _jsonl,
+        {"out": Output(_out, image=_bytes)},
+        _HEAD
+        + """\
+stages:
+  - source: jsonl
+    with: {path: in.jsonl}
+  - processor: filter
+    with: {where: "seq >= 0"}
+  - processor: map
+    with: {set: {half: "seq / 2"}}
+  - batcher: fixed
+    with: {size: 100}
+  - sink: jsonl
+    with: {path: out.jsonl}
+    rate_limit: {rate: 200/s, burst: 1, per: call}
+""",
+    ),
+    Scenario(
         "gzips",
         write_gzips,
         {"out": Output(_out, image=_bytes)},

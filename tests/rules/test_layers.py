@@ -11,15 +11,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.errors",
         "pipeline.units",
         "pipeline.spans",
-        "pipeline.sizes",
         "pipeline.clock",
         "pipeline.chain",
         "pipeline.cause",
         "pipeline.standard",
         "pipeline.nearest",
         "pipeline.unsynced",
+        "pipeline.finite",
     ),
-    ("pipeline.batch", "pipeline.expression", "pipeline.keywords"),
+    ("pipeline.projection",),
+    ("pipeline.batch", "pipeline.expression", "pipeline.keywords", "pipeline.sizes"),
     ("pipeline.control",),
     ("pipeline.stage",),
     ("pipeline.watch",),
@@ -43,6 +44,8 @@ FOR_STAGES = {"stage", "batch", "errors", "units", "clock", "expression", "spans
     "sizes",
     "standard",
     "unsynced",
+    "finite",
+    "projection",
 }
 
 PIPELINE, STAGES = modules("pipeline"), modules("stages")
