@@ -199,8 +199,7 @@ async def open_state(
     lock, traces = Lock(real), Traces(real)
     state: StateFile | None = None
     try:
-        await to_thread.run_sync(_prepare, real)
-        _acquire(lock, real)
+        await _take_place(lock, real)
         await to_thread.run_sync(lock.while_held, partial(_ready, real, beginning, traces))
         async with _database(real) as database:
             unit = transaction(beginning.begin) if begin else trial(beginning.begin)
@@ -232,11 +231,18 @@ async def edit_state(path: str | Path, *, pipeline: str) -> AsyncGenerator[State
         lock.release()
 
 
-def _prepare(path: Path) -> None:
-    try:
-        make_directory(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
+_MOST_TRIES = 10
+
+
+async def _take_place(lock: Lock, path: Path) -> None:
+    """Make the folder and take the lock in it: only then nobody who finds the folder empty takes it away."""
+    for left in reversed(range(_MOST_TRIES)):
+        try:
+            await to_thread.run_sync(make_directory, path.parent)
+            return lock.acquire()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or not left:
+                raise explained(error, path) from error
 
 
 def _acquire(lock: Lock, path: Path) -> None:

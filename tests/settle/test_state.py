@@ -19,6 +19,7 @@ import pytest
 from pipeline.errors import LockedError, StateError
 from pipeline.settle import history
 from pipeline.settle.cut import SinkPoint, SourcePoint
+from pipeline.settle.schema import make_directory
 from pipeline.settle.state import edit_state
 from pipeline.settle.view import open_view
 from pipeline.stage import NamedFile
@@ -313,6 +314,35 @@ async def test_a_second_run_on_the_same_state_is_refused_also_by_a_symbolic_link
     async with opened(link) as state:
         assert state.run == 2
     assert not (tmp_path / "link.db.lock").exists()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_folder_that_is_taken_away_while_it_is_empty_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As one who is done with the only other state file in it does."""
+    made: list[Path] = []
+
+    def make_and_lose(folder: Path) -> None:
+        make_directory(folder)
+        made.append(folder)
+        if len(made) <= times:
+            folder.rmdir()
+
+    monkeypatch.setattr("pipeline.settle.state.make_directory", make_and_lose)
+    async with opened(path) as state:
+        assert state.run == 1
+    assert made == [path.parent] * (times + 1)
+
+
+async def test_a_folder_that_can_not_be_there_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_none(folder: Path) -> None:
+        pass
+
+    monkeypatch.setattr("pipeline.settle.state.make_directory", make_none)
+    with pytest.raises(StateError, match="can't be opened: No such file"):
+        async with opened(path):
+            pass
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
