@@ -120,12 +120,15 @@ class Seal:
 
     def __call__(self, records: list[Any]) -> list[Any]:
         """Return the records as `msgspec.Raw`, in order; what was read whole stays what it is."""
+        kinds = set(map(type, records))
+        if self._type not in kinds:
+            return records
         try:
-            if all(sums_up(map(value, records)) for value in self._doubtful):
+            if len(kinds) == 1 and all(sums_up(map(value, records)) for value in self._doubtful):
                 return self._together(records)
         except _UNWRITABLE:
             pass
-        return [self._alone(record) for record in records]
+        return [self._alone(record) if type(record) is self._type else record for record in records]
 
     def _together(self, records: list[Any]) -> list[Any]:
         computed = self._gather(records)
@@ -137,8 +140,6 @@ class Seal:
         return list(map(msgspec.Raw, map(b",".join, zip(heads, tails, strict=True))))
 
     def _alone(self, record: Any) -> Any:
-        if type(record) is not self._type:
-            return record
         try:
             computed = self._gather([record])
             if next(nonfinite_in(msgspec.to_builtins(computed, str_keys=True)), None) is None:
@@ -159,7 +160,7 @@ def _gatherer(computed: type[msgspec.Struct]) -> Callable[[list[Any]], list[Any]
     return lambda records: list(starmap(computed, map(values, records)))
 
 
-_UNWRITABLE = (AttributeError, TypeError, ValueError, OverflowError, RecursionError)
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def _refuse(declared: Any, value: Any) -> Any:
