@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from pipeline.workers.words import Command, Setup, Word, decode_command, decode_setup, line_of
+from pipeline.workers.words import Command, Leave, Setup, Word, decode_command, decode_setup, line_of
 
 __all__ = ("Voice", "hear_setup")
 
@@ -40,8 +40,8 @@ _lines = _Lines()
 class Voice:
     """Speaks, in the thread of the event loop, and calls ``heard`` there with each command.
 
-    When the input ends, the coordinator is gone: the process ends on the spot, as if it had been killed, for somebody
-    else may be about to run its partition.
+    When the input ends before a `Leave`, the coordinator is gone: the process ends on the spot, as if it had been
+    killed, for somebody else may be about to run its partition.
     """
 
     def __init__(self, descriptor: int, heard: Callable[[Command], None]) -> None:
@@ -61,5 +61,8 @@ class Voice:
 
     def _hear(self) -> None:
         while line := _lines.next():
-            self._loop.call_soon_threadsafe(self._heard, decode_command(line))
+            command = decode_command(line)
+            self._loop.call_soon_threadsafe(self._heard, command)
+            if isinstance(command, Leave):
+                return  # that the input ends then is as it should be, and there are files to be closed
         os._exit(1)

@@ -57,6 +57,7 @@ async def serve_writers(topology: Topology, setup: Setup, descriptor: int) -> No
         async with server:
             voice.say(Ready())
             await left.wait()
+            await service.close()
 
 
 def whole_context(
@@ -89,15 +90,23 @@ class _Service:
         self._setup = setup
         self._sinks = sinks
         self._locks = {name: anyio.Lock() for name in sinks}
+        self._sessions: set[_Session] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one worker until it is gone."""
         session = _Session(self)
+        self._sessions.add(session)
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 await send(writer, await session.answer(await receive_request(reader)))
         await session.close()
+        self._sessions.discard(session)
         writer.close()
+
+    async def close(self) -> None:
+        """Let go of what workers have open that are not gone yet."""
+        for session in list(self._sessions):
+            await session.close()
 
     def lock(self, name: str) -> anyio.Lock:
         """Return the lock of a sink."""

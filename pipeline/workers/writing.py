@@ -16,8 +16,8 @@ from pipeline.workers.words import Leave, Ready, Refused, Said, Setup
 
 __all__ = ("Writing",)
 
-_PARTING = 1.0
-"""Seconds in which a writer that was told to leave does."""
+_PARTING = 5.0
+"""Seconds in which a writer that was told to leave does: to close a database may be to write a log of it back."""
 
 
 class Writing:
