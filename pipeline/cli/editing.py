@@ -88,4 +88,7 @@ def _lines(before: Cut | None, found: SavedCut) -> Iterator[str]:
         again = f"; {number(since.number - point.number)} are read again" if since is not None else ""
         yield f"source {name}: {number(point.number)} records settled{again}"
     for name, sink in found.sinks.items():
-        yield f"sink {name}: is cut back to {sink_place(sink.position)}; parts named since are removed"
+        if isinstance(sink.position, str):
+            yield f"sink {name}: keeps what it has, and its own account of it, {sink_place(sink.position)}"
+        else:
+            yield f"sink {name}: is cut back to {sink_place(sink.position)}; parts named since are removed"

@@ -63,7 +63,7 @@ class Beginning(Struct, frozen=True):
         if found and not self.accept_changes:
             raise StateError(
                 f"{path}: the saved state is of other stages ({'; '.join(found)}); --accept-changes goes on with "
-                "those that are the same, --fresh starts anew"
+                "those that are the same (a new sink gets only what comes from now on), --fresh starts anew"
             )
 
     def look(self, connection: sqlite3.Connection) -> Begun:

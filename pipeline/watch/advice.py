@@ -156,12 +156,10 @@ def _size_advice(batcher: BatcherSummary, target: float) -> Iterator[str]:
             f"'{batcher.name}' would give about {amount(_rounded(larger))} records a batch and "
             f"{_gain(batcher, larger):.0%} more a second"
         )
-    elif share < _CHEAP:
-        smaller = max(_fitting(batcher, target / 2), 1.0)
-        yield (
-            f"target_latency of '{batcher.name}' could be {seconds_text(target / 2)} for "
-            f"{-_gain(batcher, smaller):.0%} fewer records a second"
-        )
+    elif share < _CHEAP and batcher.over_share <= 1 - _share(batcher):
+        lost = -_gain(batcher, max(_fitting(batcher, target / 2), 1.0))
+        price = f"{lost:.0%} fewer records a second" if lost >= 0.005 else "as many records a second"
+        yield f"target_latency of '{batcher.name}' could be {seconds_text(target / 2)} for {price}"
 
 
 def _out_of_reach(batcher: BatcherSummary, target: float) -> str:

@@ -113,7 +113,10 @@ def _turn(story: Story, turn: Resize) -> str:
     factor = turn.factor if turn.reason == "slower" else 1 / turn.factor if turn.factor else 0.0
     much = f"{factor:.2g} times {turn.reason}" if factor >= 1.05 else turn.reason
     where = f" (stage '{turn.stage}')" if turn.stage else ""
-    text = f"{at} batches got {much}{where} and the limit {_moved(turn.before, turn.limit)}"
+    # By the time the limit was set the model may have learned of something else as well.
+    contrary = turn.limit > turn.before if turn.reason == "slower" else turn.limit < turn.before
+    cause = "" if contrary else f"batches got {much}{where} and "
+    text = f"{at} {cause}the limit {_moved(turn.before, turn.limit)}"
     if turn.settled and abs(turn.settled - turn.limit) > 0.1 * turn.limit:
         text += f", then to about {amount(turn.settled)}"
     if turn.late:

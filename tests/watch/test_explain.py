@@ -6,7 +6,7 @@ import pytest
 from pipeline.watch.explain import Explanation, explain
 from pipeline.watch.report import Account, StageStatus
 from pipeline.watch.story import Story, story_of, story_of_report
-from pipeline.watch.summary import BatcherSummary, StageTraits, Summary
+from pipeline.watch.summary import BatcherSummary, Resize, StageTraits, Summary
 from tests.watch.recorded import Told, report_of, stage_status_of
 
 
@@ -149,6 +149,45 @@ def test_a_target_that_buys_nothing_can_be_shorter() -> None:
     cheap = batcher(fixed=0.001, last=465)
 
     assert "could be 50ms for 2% fewer records a second" in advice_for(SLOW_CALL, ASYNCHRONOUS, cheap)[0]
+
+
+def test_a_target_that_batches_are_over_is_not_told_to_be_shorter() -> None:
+    late = batcher(fixed=0.001, last=465, over=30)
+
+    assert not [line for line in advice_for(SLOW_CALL, ASYNCHRONOUS, late) if "could be" in line]
+
+
+def test_a_target_that_costs_nothing_is_told_in_words() -> None:
+    free = batcher(fixed=0.0, last=465)
+
+    assert "could be 50ms for as many records a second" in advice_for(SLOW_CALL, ASYNCHRONOUS, free)[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "told"),
+    [
+        (256, 128, "batches got 1.5 times slower and the limit fell from 256 to 128"),
+        (128, 256, "the limit rose from 128 to 256"),
+        (128, 128, "batches got 1.5 times slower and the limit stayed at 128"),
+    ],
+)
+def test_a_limit_that_moved_against_its_reason_is_told_without_it(before: int, limit: int, told: str) -> None:
+    turn = Resize(batcher="batch", seconds=1.0, before=before, limit=limit, reason="slower", batches=9, factor=1.5)
+    moved = batcher(turns=[turn])
+    story = Story(
+        pipeline="delays",
+        run=1,
+        outcome="done",
+        seconds=10.0,
+        account=Account(read=1000, written=1000),
+        stages=SLOW_CALL,
+        summary=Summary(0.0, [moved], ASYNCHRONOUS),
+    )
+
+    lines = explain(story).batchers["batch"]
+
+    assert any(told in line for line in lines)
+    assert told.startswith("batches") or not any("slower" in line for line in lines)
 
 
 def test_a_target_out_of_reach_is_told_with_the_least_that_is_not() -> None:
