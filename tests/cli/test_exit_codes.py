@@ -1,6 +1,7 @@
 """The exit codes of the command, frozen: scripts and service units go by them."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -267,6 +268,18 @@ def test_a_function_that_blocks_the_loop_is_not_waited_for(tmp_path: Path) -> No
             time.sleep(0.02)
         assert ending(process)[0] == 130
     assert time.monotonic() - began < 4
+
+
+def test_the_function_that_a_drain_could_not_end_is_named_with_its_line(tmp_path: Path) -> None:
+    tmp_path.joinpath("stuck.yaml").write_text(STUCK)
+    blocks = WAIT.replace("async def", "def").replace("await anyio.sleep", "import time; time.sleep")
+    tmp_path.joinpath("work.py").write_text(blocks)
+    with start(tmp_path, "run", "stuck.yaml", "--set", "drain=100ms") as process:
+        wait_for(process, "waiting")
+        process.send_signal(signal.SIGINT)
+        code, said = ending(process)
+    assert code == 7
+    assert re.search(r"error: \w+\(\) \(.*work\.py:\d+\) still blocks; ended without waiting for it", said), said
 
 
 def test_functions_in_processes_go_on_when_a_terminal_interrupts_all_of_them(tmp_path: Path) -> None:
