@@ -111,8 +111,15 @@ def _reason(outline: Outline, topology: Topology, replay: Replay) -> str | None:
             return f"its stage '{outline.stage}' is not in the pipeline any more; --from names another"
         if stage.role == "source" and not corrected:
             return f"{stage.title} could not read it; export it, correct its record, and replay with --file"
+        if stage.role == "source" and _is_json_text((replay.corrected or {}).get(outline.id)):
+            return "its record is a text still; give the record that stands in it, without the quotes around"
     if outline.shown and not corrected:
         return "its record could be kept only as text; export it, correct its record, and replay with --file"
     if outline.replays >= MAX_REPLAYS and not replay.force:
         return f"it was replayed {outline.replays} times and failed each time; --force tries again"
     return None
+
+
+def _is_json_text(record: Any) -> bool:
+    """Tell whether a corrected record is the line that could not be read, where it should be what the line holds."""
+    return isinstance(record, str) and record.lstrip()[:1] in ("{", "[")

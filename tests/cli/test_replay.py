@@ -89,6 +89,17 @@ def test_what_a_source_could_not_read_is_replayed_with_a_corrected_record(failed
     assert "read 0 " in failed("dlq", "replay", "copy.yaml", "--file", "bad.jsonl").err
 
 
+def test_a_corrected_line_is_asked_for_as_the_record_that_it_holds(failed: Command) -> None:
+    failed("dlq", "export", "copy.yaml", "-o", "bad.jsonl", "--stage", "jsonl")
+    exported = json.loads(failed.read("bad.jsonl"))
+    failed.write("bad.jsonl", json.dumps({**exported, "record": '{"a": 100}'}))
+    before = failed.read("out.jsonl")
+    ran = failed("dlq", "replay", "copy.yaml", "--file", "bad.jsonl")
+    assert "its record is a text still; give the record that stands in it" in ran.err
+    assert failed.read("out.jsonl") == before
+    assert "nonsense" in failed("dlq", "list", "copy.yaml", "--stage", "jsonl", "--json").out
+
+
 def test_what_is_exported_goes_back_unchanged(failed: Command) -> None:
     failed.write("mended", "")
     failed.write("all.jsonl", failed("dlq", "export", "copy.yaml", "--stage", "call").out)
