@@ -10,11 +10,11 @@ How a record is written depends on its line alone, never on its neighbours: a ru
 chunks elsewhere, and is to write the same bytes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import starmap
 from keyword import iskeyword
 from operator import attrgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import msgspec
 
@@ -46,6 +46,7 @@ class Projected(msgspec.Struct, gc=False):
 
     whole_line: bytes = b""
     """Its JSON text, to the brace and the newline at its end."""
+    __computed__: ClassVar[tuple[str, ...]] = ()
     uncodable: object = _NOTHING
 
 
@@ -92,7 +93,7 @@ def project(accesses: Iterable[Access], last: str) -> Projection | None:
     if not all(map(_fits, names)) or any(path[0] in sets for path in reads):
         return None
     fields = [*_fields(reads), *((name, _Absent, msgspec.UNSET) for name in sets)]
-    made = msgspec.defstruct("Projected", fields, bases=(Projected,), gc=False)
+    made = msgspec.defstruct("Projected", fields, bases=(Projected,), namespace={"__computed__": tuple(sets)}, gc=False)
     return Projection(cast(type[Projected], made), tuple(sets), doubtful, last)
 
 
@@ -100,12 +101,19 @@ def whole(record: Any) -> Any:
     """Return a record with all its fields: as a dict if it is a `Projected` or text, any other as it is.
 
     A field that nobody has read may hold a number beyond those of Python; it is infinite then.
+
+    :raises msgspec.MsgspecError: for text that is not JSON: somebody's own.
+    :raises RecursionError: when values are nested more deeply than the stack has room for here.
     """
     if isinstance(record, msgspec.Raw):
         return _read(bytes(record))
     if not isinstance(record, Projected):
         return record
-    return _read(record.whole_line) | {name: value for name, value in _computed(record) if value is not msgspec.UNSET}
+    fields = _read(record.whole_line)
+    for name in record.__computed__:
+        if (value := getattr(record, name)) is not msgspec.UNSET:
+            fields[name] = value
+    return fields
 
 
 class Seal:
@@ -123,12 +131,18 @@ class Seal:
         kinds = set(map(type, records))
         if self._type not in kinds:
             return records
+        if len(kinds) == 1:
+            return self._sealed(records)
+        sealed = iter(self._sealed([record for record in records if type(record) is self._type]))
+        return [next(sealed) if type(record) is self._type else record for record in records]
+
+    def _sealed(self, records: list[Any]) -> list[Any]:
         try:
-            if len(kinds) == 1 and all(sums_up(map(value, records)) for value in self._doubtful):
+            if all(sums_up(map(value, records)) for value in self._doubtful):
                 return self._together(records)
         except _UNWRITABLE:
             pass
-        return [self._alone(record) if type(record) is self._type else record for record in records]
+        return list(map(self._alone, records))
 
     def _together(self, records: list[Any]) -> list[Any]:
         computed = self._gather(records)
@@ -146,7 +160,10 @@ class Seal:
                 return self._together([record])[0]
         except _UNWRITABLE:
             pass
-        return whole(record)
+        try:
+            return whole(record)
+        except RecursionError:
+            return record  # it can't be encoded either, which is said of it alone
 
 
 def _gatherer(computed: type[msgspec.Struct]) -> Callable[[list[Any]], list[Any]]:
@@ -185,12 +202,6 @@ def _inner(paths: Iterable[tuple[str, ...]]) -> Any:
     return msgspec.defstruct("Inner", _fields(paths), gc=False) | None
 
 
-def _computed(record: Projected) -> Iterator[tuple[str, Any]]:
-    for field in msgspec.structs.fields(type(record)):
-        if field.type is _Absent:
-            yield field.name, getattr(record, field.name)
-
-
 def _read(line: bytes) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = _decode(line)
@@ -202,7 +213,7 @@ def _read(line: bytes) -> dict[str, Any]:
 
 
 def _whole_number(text: str) -> int | float:
-    return int(text) if len(text) < _MANY_DIGITS else float(text)
+    return int(text) if len(text.lstrip("-")) < _MANY_DIGITS else float(text)
 
 
 _MANY_DIGITS = 4300

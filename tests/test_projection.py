@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from pipeline.projection import Access, Projected, Seal, project, whole
 from pipeline.sizes import estimate
 from pipeline.stage import Processor, Sink
 from stages import batchers, processors, sinks, sources
+from stages.sinks.jsonl import JsonlFormat
 from tests.stages.sources.test_jsonl import BAD_LINES
 
 
@@ -29,10 +30,14 @@ class WholeJsonl(sources.Jsonl):
 
 
 def pipeline_of(
-    folder: Path, stages: Sequence[Processor], source: type[sources.Jsonl] = sources.Jsonl, sink: Sink | None = None
+    folder: Path,
+    stages: Sequence[Processor],
+    source: type[sources.Jsonl] = sources.Jsonl,
+    sink: Sink | None = None,
+    policy: Literal["skip", "collect", "dead_letter"] = "collect",
 ) -> Pipeline:
     """Return a pipeline from in.jsonl to out.jsonl that collects what fails."""
-    pipeline = Pipeline("p", checkpoint="none", on_failure="collect") | source(path=str(folder / "in.jsonl"), name="in")
+    pipeline = Pipeline("p", checkpoint="none", on_failure=policy) | source(path=str(folder / "in.jsonl"), name="in")
     for stage in stages:
         pipeline |= stage
     return (
@@ -198,6 +203,52 @@ def test_a_number_beyond_those_of_python_is_infinite_to_who_sees_the_record(tmp_
     assert report.errors[0]["record"] == "{'x': 'a', 'far': -inf, 'long': inf}"
 
 
+@pytest.mark.parametrize("policy", ["skip", "collect"])
+@pytest.mark.parametrize("depth", range(900, 1001, 4))
+def test_a_line_as_deep_as_can_be_fails_by_itself(
+    tmp_path: Path, depth: int, policy: Literal["skip", "collect"]
+) -> None:
+    deep = "[" * depth + "]" * depth
+    (tmp_path / "in.jsonl").write_text(f'{{"x":"a","t":{deep}}}\n{{"x":1e308,"t":{deep}}}\n{{"x":1}}\n')
+    stages = [processors.Filter("x > 0"), processors.Map(set={"y": "x * 1e308"})]
+    report = run(pipeline_of(tmp_path, stages, policy=policy))
+    assert report.account.written == 1
+    assert report.account.skipped + report.account.collected == 2
+
+
+def test_computed_fields_count_against_the_bytes_of_a_batch(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"a":"abcdefghij"}\n' * 200)
+    pipeline = Pipeline("p", checkpoint="none") | sources.Jsonl(path=str(tmp_path / "in.jsonl"))
+    pipeline = pipeline | processors.Map(set={"b": "a * 1000"}) | batchers.Fixed(size=1000, max_bytes="100KiB")
+    report = run(pipeline | sinks.Jsonl(path=str(tmp_path / "out.jsonl")))
+    (batcher,) = [stage for stage in report.stages if stage.name == "fixed"]
+    assert batcher.batches >= 200 * 10_000 // (100 * 1024)
+
+
+def test_a_computed_value_may_hold_whatever_json_can(tmp_path: Path) -> None:
+    sets = {"d": "{'a': {'b': [x, '}\\n{', None]}}", "e": "[]", "f": "{}"}
+    got = written(tmp_path, b'{"x":"\\n{"}\n{"x":2}\n', [processors.Map(set=sets)])
+    assert [msgspec.json.decode(line)["d"]["a"]["b"] for line in got.splitlines()] == [
+        ["\n{", "}\n{", None],
+        [2, "}\n{", None],
+    ]
+
+
+def test_text_beside_bytes_of_others_is_told_from_them(tmp_path: Path) -> None:
+    mixed = [msgspec.Raw(b'{"a":1}'), b"bytes", bytearray(b"more")]
+    assert JsonlFormat().encode(mixed) == b'{"a":1}\n"Ynl0ZXM="\n"bW9yZQ=="\n'
+
+
+def test_text_of_somebody_else_that_is_no_json_fails_by_itself() -> None:
+    def fail(record: Any) -> Any:
+        raise ValueError("no")
+
+    own = [msgspec.Raw(b"\x81\xa1a\x01"), msgspec.Raw(b"")]
+    pipeline = Pipeline("p", checkpoint="none", on_failure="collect") | sources.Iterable(own)
+    report = run(pipeline | processors.Call(fail) | sinks.Discard())
+    assert report.account.collected == 2
+
+
 # --- where ------------------------------------------------------------------------------------------------------------
 
 KEEP = processors.Filter("level != 'debug'")
@@ -267,6 +318,27 @@ def test_keys_of_a_batcher_ask_for_whole_records(tmp_path: Path) -> None:
     assert (Pipeline("p") | source | batchers.Fixed(size=2) | sink).topology().projections
     assert not (Pipeline("p") | source | batchers.Fixed(size=2, by="a") | sink).topology().projections
     assert not (Pipeline("p") | source | batchers.Fixed(size=2, order_by="a") | sink).topology().projections
+
+
+class OwnSource(sources.Jsonl):
+    """A source whose reader somebody has their hands on."""
+
+    async def open(self, context: Any) -> Any:
+        """Return the reader."""
+        return await super().open(context)
+
+
+class OwnSink(sinks.Jsonl):
+    """A sink whose writer somebody has their hands on."""
+
+    async def open(self, context: Any) -> Any:
+        """Return the writer."""
+        return await super().open(context)
+
+
+def test_a_source_or_a_sink_of_ones_own_sees_whole_records() -> None:
+    for source, sink in ((OwnSource, sinks.Jsonl), (sources.Jsonl, OwnSink)):
+        assert not (Pipeline("p") | source(path="in.jsonl") | sink(path="out.jsonl")).topology().projections
 
 
 def test_a_schema_or_another_encoding_asks_for_whole_records() -> None:

@@ -2,12 +2,14 @@
 
 A quick loop is written for records of exactly one class, all of whose fields are there: it reads without asking. What
 does not fit (another class, a missing field, whatever fails) is evaluated again as any single record is, and so means
-the same and fails with the same words. Where much does not fit, the plain loop takes what is left.
+the same and fails with the same words. Where much does not fit, what is left is taken by runs of one class, and where
+it is of one class by the plain loop.
 """
 
 import ast
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, cast
 
 from pipeline.expression.library import OPERATIONS
@@ -57,7 +59,20 @@ class Loops:
         quick = self._quick[kind] if kind in self._quick else self._written(kind)
         if quick is not None:
             _run(quick, rest, append, self._function)
-        self._plain(rest, append)
+        left = list(rest)
+        if len(set(map(type, left))) > 1:
+            self._by_runs(left, append)
+        elif left:
+            self._plain(left, append)
+
+    def _by_runs(self, records: list[object], append: Callable[[Any], None]) -> None:
+        own = _list_of(append)
+        for kind, run in groupby(records, type):
+            alike = iter(list(run))
+            quick = self._quick[kind] if kind in self._quick else self._written(kind)
+            if quick is not None and own is not None:
+                quick(alike, own, self._function, _MISFITS)
+            self._plain(alike, append)
 
     def _written(self, kind: type[Any]) -> Quick | None:
         if len(self._quick) >= _MOST_CLASSES:
@@ -70,9 +85,15 @@ class Loops:
         return quick
 
 
-def _run(quick: Quick, records: Iterator[Any], append: Callable[[Any], None], function: Callable[[Any], Any]) -> None:
+def _list_of(append: Callable[[Any], None]) -> list[Any] | None:
+    """Return the list whose own ``append`` this is."""
     own: Any = getattr(append, "__self__", None)
-    if own.__class__ is list and append == own.append:
+    return own if own.__class__ is list and append == own.append else None
+
+
+def _run(quick: Quick, records: Iterator[Any], append: Callable[[Any], None], function: Callable[[Any], Any]) -> None:
+    own = _list_of(append)
+    if own is not None:
         quick(records, own, function, _MISFITS)
         return
     values: list[Any] = []

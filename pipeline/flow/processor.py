@@ -15,6 +15,7 @@ from pipeline.flow.step import Rest, Step
 from pipeline.flow.window import Window
 from pipeline.flow.work import EachStep
 from pipeline.projection import Seal
+from pipeline.sizes import Gauge
 
 __all__ = ("ProcessorActor",)
 
@@ -47,6 +48,7 @@ class ProcessorActor:
         self._concurrency = concurrency
         self._ordered = ordered
         self._seal = seal
+        self._gauge = Gauge()
         self._window: Window | None = None
         self._metrics = [step.metrics for step in steps]
         # For one without an inbox:
@@ -187,6 +189,9 @@ class ProcessorActor:
             batch, halt = Batch([]), halt or raised
         # Whatever goes on, be it nothing: it ends what came, or the batcher would wait for its permit for ever.
         batch.ticket = ticket
+        if self._seal is not None and batch.records:
+            batch.records = self._seal(batch.records)
+            batch.size = self._gauge.size(batch.records)
         if ticket is not None and (abandoned or halt is not None):
             ticket.smooth = False
         return batch, halt, abandoned
@@ -205,8 +210,6 @@ class ProcessorActor:
     async def _hand_on(self, worked: _Worked) -> bool:
         """Send on what was worked on; tell whether to go on."""
         batch, halt, abandoned = worked
-        if self._seal is not None:
-            batch.records = self._seal(batch.records)
         started = self._run.clock.now()
         try:
             await self._outlet.send(batch)

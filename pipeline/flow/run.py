@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from pipeline.batch import Batch, Origin
@@ -14,7 +15,7 @@ from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.flow.witness import Witness
 from pipeline.plan.topology import Topology
-from pipeline.projection import whole
+from pipeline.projection import Projected, whole
 from pipeline.settle.cut import Change, Cut, Letter
 from pipeline.settle.ledger import End, Ledger
 from pipeline.stage import Position
@@ -243,13 +244,14 @@ class Run:
         The record's number settles with the batch, whose owner takes the record out of it.
         """
         origin = batch.origin(index)
-        failure.record = whole(failure.record)
         planned = self.topology.stages[stage]
         if self.held_by_sinks(stage, origin):
             # It was written before a crash: it counts as written, whatever became of it this time.
             self.ledger.mark(origin, End.WRITTEN)
             return None
         policy, witness = self._policy(stage, origin, failure)
+        if policy != "skip" or witness is not None:
+            failure.record = _as_read(failure.record)
         position = self.position_of(origin)
         full = policy == "dead_letter" and self._is_full()
         if full:
@@ -343,7 +345,7 @@ class Run:
                     "stage": stage,
                     "position": position,
                     "error": self.topology.mask(cause_of(failure.error)),
-                    "record": repr(failure.record)[:1000],
+                    "record": _described(failure.record),
                     "attempts": failure.attempts,
                 }
             )
@@ -366,6 +368,21 @@ class Run:
             self.changes[:] = [change for change in self.changes if id(change) not in saved]
         if self.witness is not None:
             self.witness.saved(cut)
+
+
+def _described(record: Any) -> str:
+    try:
+        return repr(record)[:1000]
+    except RecursionError:
+        return f"{type(record).__name__}, nested too deeply to be shown"
+
+
+def _as_read(record: Any) -> Any:
+    """Return a record as somebody is to see it: with all its fields, if that can be."""
+    try:
+        return whole(record)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return str(record.whole_line, "utf-8") if isinstance(record, Projected) else record
 
 
 _NUMBER_MASK = (1 << 40) - 1

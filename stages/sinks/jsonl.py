@@ -27,7 +27,8 @@ class Jsonl(FileSink, kw_only=True):
 
     def takes_text(self) -> bool:
         """Tell whether its path asks for no field."""
-        return type(self).format is Jsonl.format and not Template(fspath(self.path)).fields
+        own = type(self).open is Jsonl.open and type(self).format is Jsonl.format
+        return own and not Template(fspath(self.path)).fields
 
     def format(self, context: SinkContext) -> Format:
         """Return how records become lines."""
@@ -44,11 +45,8 @@ class JsonlFormat(Format):
 
     def encode(self, records: Sequence[Any]) -> bytes:
         """Return the lines of records. NaN and infinity, which the encoder would turn into null, are errors."""
-        if records and type(records[0]) is msgspec.Raw:
-            try:
-                return b"\n".join(records) + b"\n"
-            except TypeError:
-                pass  # some are no text
+        if records and type(records[0]) is msgspec.Raw and set(map(type, records)) == {msgspec.Raw}:
+            return b"\n".join(records) + b"\n"
         try:
             data = self._json.encode_lines(records)
         except (TypeError, ValueError, OverflowError, RecursionError):

@@ -48,7 +48,7 @@ class Jsonl(FileSource, kw_only=True):
         return record_type(self.schema)
 
     def nonfinite(self) -> frozenset[str] | None:
-        """Return none: JSON has no word for them, and a number out of range is a bad record.
+        """Return none: JSON has no word for them, and a number out of range is a bad record, or is not decoded.
 
         But a class of the user's may have such a number as a default, or compute one.
         """
@@ -57,7 +57,7 @@ class Jsonl(FileSource, kw_only=True):
     def projects(self) -> bool:
         """Tell whether nobody asked for typed records; then a record is its line."""
         plain = self.schema is None and encoding_of(self.encoding) == "utf-8"
-        return plain and type(self).format is Jsonl.format
+        return plain and type(self).open is Jsonl.open and type(self).format is Jsonl.format
 
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
@@ -146,6 +146,8 @@ class ProjectedLines(JsonLines):
         return self._sealed(self.one_by_one(raw) if behind & _NOT_COMPACT else self._together(raw, lines))
 
     def _together(self, raw: bytes, lines: list[bytes]) -> Decoded:
+        if set(map(_ENDING, lines)) == _RETURN:
+            lines = [line[:-2] + b"\n" for line in lines]
         try:
             if not raw.isascii():
                 raw.decode()  # what is not decoded else
@@ -186,6 +188,7 @@ _BLANKS = b" \t\r\n"
 _NOT_COMPACT = frozenset(_BLANKS)
 _ENDING = itemgetter(-2)
 _BRACE = frozenset(b"}")
+_RETURN = frozenset(b"\r")
 
 
 def _reason(error: Exception) -> str:
