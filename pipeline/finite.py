@@ -8,10 +8,7 @@ __all__ = ("nonfinite_in", "sums_up")
 
 
 def sums_up(values: Iterable[Any]) -> bool:
-    """Tell whether values have a finite sum, and so none among them is no finite number; False says nothing.
-
-    :raises Exception: whatever the iterable raises.
-    """
+    """Tell whether values have a finite sum, and so none among them is no finite number; False says nothing."""
     try:
         total: Any = sum(values)
     except (LookupError, TypeError, ValueError, ArithmeticError):

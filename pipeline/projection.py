@@ -47,18 +47,18 @@ class Projected(msgspec.Struct, gc=False):
     whole_line: bytes = b""
     """Its JSON text, to the brace and the newline at its end."""
     __computed__: ClassVar[tuple[str, ...]] = ()
+    """The fields that are computed, in the order in which they are written."""
     uncodable: object = _NOTHING
 
 
 class Projection(NamedTuple):
     """How the records of a source are decoded: as ``type``, a class of `Projected`.
 
-    ``sets`` are the fields computed on the way, ``doubtful`` those of them that may be NaN or infinite. ``last`` is the
-    stage behind which a record is text again.
+    ``doubtful`` are those of the fields computed on the way that may be NaN or infinite. ``last`` is the stage behind
+    which a record is text again.
     """
 
     type: type[Projected]
-    sets: tuple[str, ...]
     doubtful: frozenset[str]
     last: str
 
@@ -94,7 +94,7 @@ def project(accesses: Iterable[Access], last: str) -> Projection | None:
         return None
     fields = [*_fields(reads), *((name, _Absent, msgspec.UNSET) for name in sets)]
     made = msgspec.defstruct("Projected", fields, bases=(Projected,), namespace={"__computed__": tuple(sets)}, gc=False)
-    return Projection(cast(type[Projected], made), tuple(sets), doubtful, last)
+    return Projection(cast(type[Projected], made), doubtful, last)
 
 
 def whole(record: Any) -> Any:
@@ -120,7 +120,7 @@ class Seal:
     """Makes text of projected records, and dicts of those that can't be written: a sink says why it can't."""
 
     def __init__(self, projection: Projection) -> None:
-        sets = projection.sets
+        sets = projection.type.__computed__
         self._type = projection.type
         self._json = msgspec.json.Encoder()
         self._gather = _gatherer(msgspec.defstruct("Computed", sets, gc=False))

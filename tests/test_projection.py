@@ -267,7 +267,7 @@ KEEP = processors.Filter("level != 'debug'")
 def test_only_fields_that_are_read_are_decoded(tmp_path: Path, stages: list[Processor], reads: list[str]) -> None:
     projection = pipeline_of(tmp_path, stages).topology().projections["in"]
     own = [name for name in projection.type.__struct_fields__ if name not in Projected.__struct_fields__]
-    assert sorted(own) == sorted([*reads, *projection.sets])
+    assert sorted(own) == sorted([*reads, *projection.type.__computed__])
 
 
 class Own(processors.Filter):

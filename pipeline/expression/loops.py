@@ -56,7 +56,7 @@ class Loops:
             return
         rest = iter(fetched)
         kind = type(fetched[0])
-        quick = self._quick[kind] if kind in self._quick else self._written(kind)
+        quick = self._quick_for(kind)
         if quick is not None:
             _run(quick, rest, append, self._function)
         left = list(rest)
@@ -69,12 +69,14 @@ class Loops:
         own = _list_of(append)
         for kind, run in groupby(records, type):
             alike = iter(list(run))
-            quick = self._quick[kind] if kind in self._quick else self._written(kind)
+            quick = self._quick_for(kind)
             if quick is not None and own is not None:
                 quick(alike, own, self._function, _MISFITS)
             self._plain(alike, append)
 
-    def _written(self, kind: type[Any]) -> Quick | None:
+    def _quick_for(self, kind: type[Any]) -> Quick | None:
+        if kind in self._quick:
+            return self._quick[kind]
         if len(self._quick) >= _MOST_CLASSES:
             return None
         try:

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from pipeline.expression.text import ExpressionError, Text, children, path_of
+from pipeline.expression.text import ExpressionError, Text, operands, path_of
 
 __all__ = ("paths_read",)
 
@@ -30,12 +30,5 @@ def _paths(tree: ast.expr) -> Iterator[tuple[str, ...]]:
     if path is not None:
         yield path
         return
-    match tree:
-        case ast.Call(func=ast.Attribute(value=base), args=values):
-            parts = [base, *values]
-        case ast.Call(args=values):
-            parts = values
-        case _:
-            parts = list(children(tree))
-    for part in parts:
+    for part in operands(tree):
         yield from _paths(part)

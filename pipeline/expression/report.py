@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import RecordError
 from pipeline.expression.library import field_of, kind_of
-from pipeline.expression.text import Text, children, path_of, shorten
+from pipeline.expression.text import Text, operands, path_of, shorten
 
 __all__ = ("EvaluationError", "Place", "Report")
 
@@ -71,7 +71,7 @@ class Report:
             return ()
         if isinstance(tree, ast.BinOp) and reason == "division by zero":
             tree = tree.right
-        paths = [path for operand in _operands(tree) if (path := path_of(operand))] or _paths(tree)
+        paths = [path for operand in operands(tree) if (path := path_of(operand))] or _paths(tree)
         if "None" in reason:
             paths = [path for path in paths if _value(record, path) is None] or paths
         return tuple(dict.fromkeys(".".join(path) for path in paths))
@@ -94,20 +94,10 @@ def _named(fields: Sequence[str]) -> str:
     return f"field{'s' * (len(fields) > 1)} {' and '.join(repr(name) for name in fields)}: "
 
 
-def _operands(tree: ast.expr) -> list[ast.expr]:
-    match tree:
-        case ast.Call(func=ast.Attribute(value=base), args=values):
-            return [base, *values]
-        case ast.Call(args=values):
-            return values
-        case _:
-            return list(children(tree))
-
-
 def _paths(tree: ast.expr) -> list[_Path]:
     if path := path_of(tree):
         return [path]
-    return [path for operand in _operands(tree) for path in _paths(operand)]
+    return [path for operand in operands(tree) for path in _paths(operand)]
 
 
 def _value(record: Any, path: _Path) -> Any:

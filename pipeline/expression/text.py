@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-__all__ = ("ExpressionError", "Text", "children", "path_of", "shorten")
+__all__ = ("ExpressionError", "Text", "children", "operands", "path_of", "shorten")
 
 _MAX_TEXT = 10_000
 _MAX_NODES = 500
@@ -102,6 +102,17 @@ def children(tree: ast.AST) -> Iterator[ast.expr]:
             yield child
         else:  # a keyword, a comprehension: refused later, and its size counts until then
             yield from children(child)
+
+
+def operands(tree: ast.expr) -> list[ast.expr]:
+    """Return the parts right below that are values: not the name of what is called."""
+    match tree:
+        case ast.Call(func=ast.Attribute(value=base), args=values):
+            return [base, *values]
+        case ast.Call(args=values):
+            return values
+        case _:
+            return list(children(tree))
 
 
 def path_of(tree: ast.expr) -> tuple[str, ...] | None:

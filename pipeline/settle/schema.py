@@ -3,7 +3,7 @@
 import errno
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -79,9 +79,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 def declared(version: int) -> set[tuple[str, str, str | None]]:
     """Return type, name and text of all that a state file of a version declares."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for statements in _MIGRATIONS[:version]:
-            for statement in statements:
-                connection.execute(statement)
+        _execute(connection, _MIGRATIONS[:version])
         return set(connection.execute("SELECT type, name, sql FROM sqlite_master"))
 
 
@@ -142,7 +140,11 @@ def _made(temporary: Path, path: Path) -> Generator[sqlite3.Connection, None, No
 
 
 def _apply(connection: sqlite3.Connection, version: int) -> None:
-    for statements in _MIGRATIONS[version:]:
+    _execute(connection, _MIGRATIONS[version:])
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _execute(connection: sqlite3.Connection, migrations: Iterable[Iterable[str]]) -> None:
+    for statements in migrations:
         for statement in statements:
             connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {VERSION}")

@@ -14,7 +14,7 @@ def explained(told: Told) -> Explanation:
     return explain(story_of_report(report_of(told), told.recorder.history().summary))
 
 
-def advice_for(stages: list[StageStatus], traits: dict[str, StageTraits], *batchers: BatcherSummary) -> list[str]:
+def explained_of(stages: list[StageStatus], traits: dict[str, StageTraits], *batchers: BatcherSummary) -> Explanation:
     story = Story(
         pipeline="delays",
         run=1,
@@ -24,7 +24,11 @@ def advice_for(stages: list[StageStatus], traits: dict[str, StageTraits], *batch
         stages=stages,
         summary=Summary(0.0, list(batchers), traits),
     )
-    return explain(story).advice
+    return explain(story)
+
+
+def advice_for(stages: list[StageStatus], traits: dict[str, StageTraits], *batchers: BatcherSummary) -> list[str]:
+    return explained_of(stages, traits, *batchers).advice
 
 
 def batcher(**more: Any) -> BatcherSummary:
@@ -173,18 +177,8 @@ def test_a_target_that_costs_nothing_is_told_in_words() -> None:
 )
 def test_a_limit_that_moved_against_its_reason_is_told_without_it(before: int, limit: int, told: str) -> None:
     turn = Resize(batcher="batch", seconds=1.0, before=before, limit=limit, reason="slower", batches=9, factor=1.5)
-    moved = batcher(turns=[turn])
-    story = Story(
-        pipeline="delays",
-        run=1,
-        outcome="done",
-        seconds=10.0,
-        account=Account(read=1000, written=1000),
-        stages=SLOW_CALL,
-        summary=Summary(0.0, [moved], ASYNCHRONOUS),
-    )
 
-    lines = explain(story).batchers["batch"]
+    lines = explained_of(SLOW_CALL, ASYNCHRONOUS, batcher(turns=[turn])).batchers["batch"]
 
     assert any(told in line for line in lines)
     assert told.startswith("batches") or not any("slower" in line for line in lines)
