@@ -168,8 +168,7 @@ class SourceActor:
         number = frontier.number
         if number == frontier.next:
             number = ahead.end_of_run(number)
-        while self._passed and self._passed[0].whole and self._passed[0].first + self._passed[0].count <= number:
-            self._passed.popleft()
+        self._let_go(number)
         if not self._passed:
             cursor, skip = made(self._cursor), number - frontier.next
         else:
@@ -179,6 +178,11 @@ class SourceActor:
                 cursor, skip = chunk.cursors(skip - 1), 0
         islands = [(low, high) for low, high in (*frontier.islands, *ahead) if low >= number]
         return SourcePoint(cursor=cursor, skip=skip, number=number, islands=islands)
+
+    def _let_go(self, number: int) -> None:
+        """Forget the chunks whose records are all settled below a number: nobody goes back behind that."""
+        while self._passed and self._passed[0].whole and self._passed[0].first + self._passed[0].count <= number:
+            self._passed.popleft()
 
     async def forget(self, point: SourcePoint) -> None:
         """Tell the source that a checkpoint with this point is saved."""
@@ -271,6 +275,7 @@ class SourceActor:
         if chunk.numbered is not None:
             chunk.numbered(first)
         if self._run.has_state:
+            self._let_go(self._run.ledger.frontiers[self.name].number)
             self._passed.append(_Passed(first, count, self._cursor, chunk.cursors, whole))
         self._cursor = chunk.marked
         if not count:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
+from weakref import WeakSet
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as some
 
 from pipeline import Pipeline
 from pipeline.batch import Batch, Failed
+from pipeline.flow.channel import Channel
 from pipeline.flow.run import Run
 from pipeline.flow.source import SourceActor
 from pipeline.settle.cut import SourcePoint
@@ -107,6 +109,59 @@ async def test_a_stop_interrupts_a_read_that_waits() -> None:
     assert numbered(await drained(bench.channel)) == [(0, 1), (1, 2)]
     assert (bench.actor.point().cursor, bench.actor.point().skip) == (None, 0)
     assert bench.clock.now() == 0
+
+
+class Cursors:
+    """The cursor behind each record of a chunk, which is how many records were read."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def __call__(self, index: int) -> int:
+        return self._first + index + 1
+
+
+class Chunks(Reader):
+    """Gives chunks of two, and notes what makes their cursors for as long as somebody needs it."""
+
+    def __init__(self) -> None:
+        self.kept: WeakSet[Cursors] = WeakSet()
+
+    async def read(self) -> AsyncIterator[Chunk]:
+        for first in range(0, 200, 2):
+            cursors = Cursors(first)
+            self.kept.add(cursors)
+            yield Chunk([first, first + 1], first + 2, cursors=cursors)
+
+
+class ReadsChunks(Source):
+    reader: Any
+
+    async def open(self, context: SourceContext) -> Reader:
+        reader: Reader = self.reader
+        return reader
+
+
+async def test_a_chunk_is_forgotten_as_it_settles_and_the_point_is_right_all_the_while() -> None:
+    reader = Chunks()
+    bench = Bench(ReadsChunks(reader))
+    bench.channel = Channel(bench.clock, batches=4)
+    bench.actor.outlet = outlet_to(bench.run, bench.channel)
+    await bench.actor.open()
+    most = 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.actor.run)
+        while (batch := await bench.channel.receive()) is not None:
+            low, high = batch.spans[0][1:]
+            bench.run.ledger.settle_spans([(bench.name, low, low + 1)])
+            if low % 40 == 0:
+                assert (bench.actor.point().cursor, bench.actor.point().skip) == (low + 1, 0)
+            bench.run.ledger.settle_spans([(bench.name, low + 1, high)])
+            await settle()
+            most = max(most, len(reader.kept))
+    assert bench.actor.point() == SourcePoint(cursor=200, skip=0, number=200, islands=[])
+    # Four chunks wait in the channel; twenty go by from one look at the point to the next.
+    assert most <= 8
 
 
 @settings(max_examples=150, deadline=None)
