@@ -114,6 +114,28 @@ class AdaptiveLaw:
         left = self._budget - self._headroom * self._model.predict(size)
         return max(0.0, min(left, self._linger))
 
+    def predicted(self, size: int) -> float:
+        """Return the seconds that a batch of `size` records is expected to take; 0 before the first observation."""
+        return self._model.predict(size) if self._model else 0.0
+
+    def limit_between(self, first: float, last: float, permits: int) -> int:
+        """Return the limit of a batch that gets its permit in `first` seconds, when the last in flight has `last` left.
+
+        That is `limit`, or down to half of it where this batch would end too long after that last one. Where batches
+        end all together, one has waited for a permit as long as it will be served, and the next ones not at all: by
+        that one all would be sized, half as large as if each had waited for its part of that time. Batches of rising
+        sizes end one after the other, evenly spread, and so do all that follow them.
+        """
+        limit = max(self.limit, 1)
+        if not self._of_record or not self._model:
+            return limit
+        whole = self._model.predict(limit)
+        left = last - first + whole / permits
+        # Noise spreads them by itself, and what is told of the ends is no better than it.
+        if left >= whole * (1.0 - self._deviation()):
+            return limit
+        return math.floor(max(self._min, math.ceil(limit / 2), min(limit, self._model.size_for(left))))
+
     def expects(self, remaining: float) -> bool:
         """Say whether two arrivals, at their mean gap, fit into `remaining` seconds; yes as long as no gap was seen."""
         return self._gap is None or 2.0 * self._gap <= remaining
@@ -217,7 +239,8 @@ class AdaptiveLaw:
         service = min(max(seen.service, _SHORTEST), _LONGEST)
         first = not self._model
         self._model.add(seen.size, service)
-        ratio = service / self._model.predict(seen.size)
+        predicted = self._model.predict(seen.size)
+        ratio = service / predicted
         alarm = 0 if first else self._drift.push((ratio - 1.0) / self._deviation(), _threshold(seen.permits))
         if alarm:
             moved = self._model.forget(abs(alarm))
@@ -229,7 +252,9 @@ class AdaptiveLaw:
             self._follow_noise(ratio)
             self._service_ratios.push(ratio)
             if self._of_record and seen.full:
-                self._record_ratios.push(ratio * _stretch(seen, service))
+                # Of a batch that was held to a part of the limit it is the whole that the limit is for.
+                part = 1.0 if seen.share == 1.0 else predicted / self._model.predict(round(seen.size / seen.share))
+                self._record_ratios.push(ratio * _stretch(seen, service) * part)
         self._model.fit()
         if alarm:
             return "slower" if alarm > 0 else "faster"

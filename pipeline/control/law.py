@@ -30,7 +30,8 @@ class Observation(Struct, frozen=True):
     `size` is its number of records as dispatched, `service` the seconds from its dispatch to its end, `wait` the
     seconds that its oldest record spent in the open batch before that, waiting for a permit included. `full` says
     that it was closed at its limit of records or bytes, `queued` that it had to wait for a permit after that.
-    `permits` is how many batches could be in flight when it was dispatched.
+    `permits` is how many batches could be in flight when it was dispatched, `share` the part of the limit that it was
+    held to.
     """
 
     size: int
@@ -39,6 +40,7 @@ class Observation(Struct, frozen=True):
     full: bool = True
     permits: int = 1
     queued: bool = True
+    share: float = 1.0
 
 
 class Change(Struct, frozen=True):

@@ -41,6 +41,8 @@ class _Open(Struct, eq=False):
 
     key: Any
     limit: int
+    share: float = 1.0
+    """What part of the law's limit that is."""
     pieces: list[Batch] = field(default_factory=list[Batch])
     count: int = 0
     size: int = 0
@@ -49,6 +51,8 @@ class _Open(Struct, eq=False):
     """Whether it had to wait for a permit after it was ready."""
     ready: float = 0.0
     """When it was ready and had to wait."""
+    end: float = 0.0
+    """When it will be through, once it is handed on, as far as the law can say."""
     held: bool = False
     """Whether it waited, in here or on its way, behind a batch that was tried again."""
     full: str = ""
@@ -251,8 +255,19 @@ class BatcherActor:
             if len(self._open) >= self._spec.max_keys:
                 oldest = min(self._open, key=lambda other: self._open[other].oldest)
                 self._fill_up(self._open[oldest], "key")
-            batch = self._open[key] = _Open(key, max(self.law.limit, 1))
+            limit = self._limit()
+            batch = self._open[key] = _Open(key, limit, limit / max(self.law.limit, 1))
         return batch
+
+    def _limit(self) -> int:
+        """Return how many records a batch may hold that is opened now."""
+        law, permits = self.law, self._permits
+        if permits < 2 or len(self._in_flight) < permits or not isinstance(law, AdaptiveLaw):
+            return max(law.limit, 1)
+        # It waits for the first of those under way, and is to end apart from the last of them.
+        now = self._run.clock.now()
+        ends = [gathered.end - now for gathered in self._in_flight.values()]
+        return law.limit_between(max(0.0, min(ends)), max(0.0, *ends), permits)
 
     def _fill_up(self, batch: _Open, reason: str) -> None:
         batch.full = reason
@@ -437,7 +452,7 @@ class BatcherActor:
     def _count(self, batch: Batch, gathered: _Open, reason: str) -> None:
         now = self._run.clock.now()
         size = len(batch.records)
-        permits = self._permits
+        permits, share = self._permits, gathered.share
         # How long another batch was tried again is not what a size costs: such a wait counts as if it were for records.
         queued = gathered.queued and not gathered.held
         gathered.held = False
@@ -453,10 +468,12 @@ class BatcherActor:
                 for other in (*self._full, *self._open.values(), *self._in_flight.values()):
                     other.held = True
             full = gathered.full in ("size", "bytes")
-            seen = Observation(size, self._run.clock.now() - now, now - gathered.oldest, full, permits, queued)
+            seen = Observation(size, self._run.clock.now() - now, now - gathered.oldest, full, permits, queued, share)
             self._told.done(seen.service, seen.wait, smooth)
             self._observe(seen, ticket, reason, smooth)
 
+        if isinstance(self.law, AdaptiveLaw):
+            gathered.end = now + self.law.predicted(size)
         batch.ticket = Ticket(done)
         self._in_flight[batch.ticket] = gathered
         self._metrics.in_flight = len(self._in_flight)
@@ -469,9 +486,11 @@ class BatcherActor:
 
     def _observe(self, seen: Observation, ticket: Ticket, trigger: str, smooth: bool) -> None:
         """Tell of a batch that is through; only from one that went smoothly does the law learn."""
+        before = self.law.limit
         changes = self.law.observe(seen) if smooth else []
-        self._metrics.limit = self.law.limit
-        self._raise_limits()
+        if self.law.limit != before:
+            self._metrics.limit = self.law.limit
+            self._raise_limits()
         self._run.events.emit(
             "batch",
             stage=self.name,
@@ -500,12 +519,13 @@ class BatcherActor:
         """
         limit = self.law.limit
         for batch in self._open.values():
-            batch.limit = max(batch.limit, limit)
-        for batch in [batch for batch in self._full if batch.full == "size" and batch.count < limit]:
-            if batch.key not in self._open:
-                batch.limit, batch.full = limit, ""
-                self._full.remove(batch)
+            batch.limit = max(batch.limit, int(limit * batch.share))
+        for batch in self._full:
+            raised = int(limit * batch.share)
+            if batch.full == "size" and batch.count < raised and batch.key not in self._open:
+                batch.limit, batch.full = raised, ""
                 self._open[batch.key] = batch
+        self._full = [batch for batch in self._full if batch.full]
 
     def _sort(self, batch: Batch) -> Halt | None:
         assert self._order is not None

@@ -29,6 +29,7 @@ OBSERVATIONS = st.lists(
         full=st.booleans(),
         permits=st.integers(1, 64),
         queued=st.booleans(),
+        share=st.sampled_from([1.0, 0.75, 0.5]),
     ),
     max_size=60,
 )
@@ -266,6 +267,40 @@ def test_a_full_batch_that_found_a_permit_waited_for_records_not_for_its_size() 
         queueing.observe(structs.replace(filling, queued=True))
     assert law.limit > 150
     assert queueing.limit < 10
+
+
+@given(LAWS, OBSERVATIONS, st.floats(0.0, 1e3), st.floats(0.0, 1e3), st.integers(2, 64))
+def test_a_batch_is_held_to_half_of_the_limit_at_least_and_never_to_more(
+    law: AdaptiveLaw, seen: list[Observation], first: float, beyond: float, permits: int
+) -> None:
+    for each in seen:
+        law.observe(each)
+    held = law.limit_between(first, first + beyond, permits)
+    assert law.limit / 2 <= held <= law.limit
+
+
+def test_batches_that_would_end_all_together_are_spread_and_others_left_alone() -> None:
+    law = AdaptiveLaw(0.1, max_size=400)
+    feed(law, 300)
+    whole = law.predicted(law.limit)
+    together = [law.limit_between(0.0, last * whole, 4) for last in (0.0, 0.25, 0.5)]
+    assert together[0] == law.limit / 2
+    assert together == sorted(together)
+    assert law.limit_between(0.0, 0.75 * whole, 4) == law.limit
+    of_batch = AdaptiveLaw(0.1, latency_of="batch", max_size=400)
+    feed(of_batch, 300)
+    assert of_batch.limit_between(0.0, 0.0, 4) == of_batch.limit
+
+
+def test_a_batch_that_was_held_to_a_part_of_the_limit_tells_what_the_whole_would_take() -> None:
+    laws = [AdaptiveLaw(0.1), AdaptiveLaw(0.1)]
+    for law, share in zip(laws, (1.0, 0.5), strict=True):
+        for n in range(200):
+            small = n % 4 == 0
+            size = law.limit // 2 if small else law.limit
+            law.observe(Observation(size, affine(size), wait=0.02, permits=4, share=share if small else 1.0))
+    # For its own size the wait is long, for the limit's it is not.
+    assert laws[0].limit < laws[1].limit
 
 
 # --- light load -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import chain, pairwise, repeat
+from random import Random
 from typing import Any
 
 import pytest
@@ -88,6 +89,11 @@ class Bench:
     def latencies(self) -> list[float]:
         """Return, for each batch, the seconds from the admission of its oldest record to its end."""
         return [batch["waited"] + batch["seconds"] for batch in self.batches]
+
+    def late(self, target: float) -> float:
+        """Return the share of batches that were over a target."""
+        latencies = self.latencies()
+        return sum(latency > target for latency in latencies) / len(latencies)
 
     def _begin(self, records: list[Any]) -> None:
         self.received.append((self.clock.now(), records))
@@ -440,6 +446,29 @@ async def test_a_target_out_of_reach_is_said_once_and_shown_until_it_is_in_reach
     assert shown["limit"] == 1
     assert law.status()["infeasible"] == 0.0
     assert bench.limits()[-1] > 100
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_slots_that_come_free_all_together_are_soon_taken_one_after_the_other(ordered: bool) -> None:
+    bench = Bench()
+    batcher = batchers.Adaptive(target_latency=0.05, max_size=500)
+    slots = bench.work(lambda n: 0.01 + 0.00005 * n, concurrency=4, ordered=ordered)
+    await bench.run(endless(), batcher, slots, discarding(), seconds=16)
+    # Four at once with 500 records take 35 ms; ending together, the last would have waited as long before.
+    assert bench.rate() == pytest.approx(4 * 500 / 0.035, rel=0.02)
+    assert bench.late(0.05) <= 0.05
+
+
+@pytest.mark.parametrize(("fixed", "noise", "rate"), [(0.01, 0.3, 29_500), (0.04, 0.1, 13_500)])
+async def test_slots_that_noise_spreads_are_kept_busy_and_few_batches_are_late(
+    fixed: float, noise: float, rate: float
+) -> None:
+    bench, random = Bench(), Random(1)
+    batcher = batchers.Adaptive(target_latency=TARGET)
+    slots = bench.work(lambda n: (fixed + 0.0001 * n) * random.lognormvariate(0.0, noise), concurrency=4, ordered=False)
+    await bench.run(endless(), batcher, slots, discarding(), seconds=16)
+    assert bench.rate() >= rate
+    assert bench.late(TARGET) <= 0.05
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.005])
