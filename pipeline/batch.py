@@ -187,6 +187,13 @@ class Batch:
         self.records = records
         self.size = self.size * len(records) // max(before, 1)
 
+    def forget(self) -> None:
+        """Give it up, unsettled: the batcher that cut it would wait for its permit for ever."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None:
+            ticket.smooth = False
+            ticket.close()
+
     def split(self, at: int) -> tuple["Batch", "Batch", list[tuple[str, int]]]:
         """Return the first ``at`` records and the rest as two batches, and the numbers that both now hold a share of.
 

@@ -70,7 +70,7 @@ class Channel:
         if self._senders or not self._has_room(batch):
             await self._wait_for_room(batch)
         if self.abandoned:
-            _forget(batch)
+            batch.forget()
             return
         if self.taker is not None and not self._queue and self.taker(batch):
             if self._holding:
@@ -148,7 +148,7 @@ class Channel:
         """Tell, as the receiver, that nothing more is taken: what is inside and what comes stays unsettled."""
         self.abandoned = True
         for batch in self._queue:
-            _forget(batch)
+            batch.forget()
         self._queue.clear()
         self.records = self.bytes = 0
         self.release()
@@ -210,10 +210,3 @@ class Channel:
     def _wake_receiver(self) -> None:
         if self._wants_data and self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(None)
-
-
-def _forget(batch: Batch) -> None:
-    # The batcher that cut it would wait for its permit for ever.
-    if batch.ticket is not None:
-        batch.ticket.smooth = False
-        batch.ticket.close()

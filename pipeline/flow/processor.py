@@ -26,7 +26,7 @@ _Worked = tuple[Batch, Halt | None, bool]
 class ProcessorActor:
     """Runs one step, or several fused ones, over each batch of its inbox.
 
-    Without an inbox it is the door of the source before it, and works in that one's task: see `send`.
+    Without an inbox it is the door of the source or batcher before it, and works in that one's task: see `send`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ProcessorActor:
         self._metrics = [step.metrics for step in steps]
         # For one without an inbox:
         self.worked = 0.0
-        """Seconds of work, all in the task of the source before it."""
+        """Seconds of work, all in the task of whoever is before it."""
         self._place = Place(self.name)
         self._left = 0.0
         self._over = anyio.Event()
@@ -89,6 +89,7 @@ class ProcessorActor:
         What the stage itself fails of is raised by `run`, so that it is this stage that it is told of.
         """
         if self._over.is_set():
+            batch.forget()
             return
         clock = self._run.clock
         started = clock.now()
@@ -98,6 +99,7 @@ class ProcessorActor:
         except Exception as error:
             self._error = error
             self._over.set()
+            batch.forget()
             return
         self.worked += clock.now() - started
         if not await self._hand_on(worked):
@@ -239,5 +241,4 @@ class ProcessorActor:
 
 def may_fuse(step: Step, concurrency: int) -> bool:
     """Tell whether a step may share an actor: synchronous, one at a time, and without waits of its own."""
-    attempts = step.attempts
-    return isinstance(step, EachStep) and concurrency == 1 and attempts.retries.attempts == 1 and not attempts.gate
+    return isinstance(step, EachStep) and concurrency == 1 and step.only_computes

@@ -21,6 +21,8 @@ __all__ = ("Abandoned", "Rest", "Step")
 class Step:
     """One processor's work on a batch. ``run`` takes the batch over and returns what goes on, and a halt if any."""
 
+    computes = False
+    """Whether its function returns without waiting for anything."""
     by_record = False
     """Whether its function is called for each record: then ``concurrency`` is of records too."""
 
@@ -38,6 +40,11 @@ class Step:
         # A record is kept as it came where somebody may need it again: another attempt, or its letter.
         again = self.attempts.retries.attempts > 1 or self.attempts.gate.breaker is not None
         self.keeps = again or run.policies[name] == "dead_letter"
+
+    @property
+    def only_computes(self) -> bool:
+        """Whether a batch passes without a wait: its function makes none, and nothing stands around a call."""
+        return self.computes and self.attempts.retries.attempts == 1 and not self.attempts.gate
 
     @property
     def remakes(self) -> bool:

@@ -13,6 +13,7 @@ from pipeline.flow.parts import Parts, Unreachable
 from pipeline.flow.results import SPECIAL, group
 from pipeline.flow.run import Halt, Run
 from pipeline.flow.step import Abandoned, Rest, Step
+from pipeline.functions import is_async
 from pipeline.stage import Acknowledge, Processor, Whole
 
 __all__ = ("WholeStep",)
@@ -26,6 +27,7 @@ class WholeStep(Step):
     def __init__(self, run: Run, name: str, spec: Processor, work: Whole) -> None:
         super().__init__(run, name, spec, work)
         self._acknowledge: Acknowledge = spec.acknowledge
+        self.computes = not is_async(work.function)
 
     async def work(self, batch: Batch, rest: Rest = nullcontext) -> tuple[Batch, Halt | None]:
         """Call the function once for the whole batch, and again for parts of it only where that fails."""

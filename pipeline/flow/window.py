@@ -139,10 +139,7 @@ class Window:
                 await self._receive(receive)
         finally:
             for slot in self._slots:
-                ticket, slot.batch.ticket = slot.batch.ticket, None
-                if ticket is not None:
-                    ticket.smooth = False
-                    ticket.close()
+                slot.batch.forget()
 
     async def _receive(self, receive: Callable[[], Awaitable[Batch | None]]) -> None:
         while True:

@@ -32,7 +32,7 @@ class Wiring:
     by_record: frozenset[str] = frozenset()
     """Processors whose ``concurrency`` is of records: more batches would only share it."""
     inline: dict[str, Door] = field(default_factory=dict[str, Door])
-    """The actors of processors that work in the task of the source before them, and so have no inbox."""
+    """The actors of processors that work in the task of the source or batcher before them, and so have no inbox."""
 
     @classmethod
     def plan(cls, run: Run, steps: Mapping[str, Step], prompt: Collection[str] = ()) -> "Wiring":
@@ -128,18 +128,20 @@ def _fuses_with(topology: Topology, steps: Mapping[str, Step], planned: PlannedS
 
 
 def _inlines(topology: Topology, steps: Mapping[str, Step], planned: PlannedStage, prompt: Collection[str]) -> bool:
-    """Tell whether a processor works on each chunk as soon as the source before it has read it, in its task.
+    """Tell whether a processor works on each batch in the task of the source or batcher before it.
 
-    A chunk that is small is then still in the processor's cache, and there is no other to wait for: the source waits
-    for nobody either, so nothing is lost by having one wait for the other.
+    A chunk that is small is then still in the processor's cache, and no switch of tasks lies between. One that only
+    computes holds up everybody anyway; what it computes for waits for nobody either (a source that never does, a
+    batcher whose batch is cut), so nothing is lost by having one wait for the other.
     """
-    spec = planned.spec
+    spec, step = planned.spec, steps[planned.name]
     assert isinstance(spec, Processor)
     if len(planned.inputs) != 1 or spec.when is not None or spec.channel is not None or spec.restart is not None:
         return False
     before = topology.stages[planned.inputs[0]]
-    alone = before.name in prompt and len(before.outputs) == 1
-    return alone and may_fuse(steps[planned.name], spec.concurrency)
+    if len(before.outputs) != 1 or spec.concurrency != 1 or not step.only_computes:
+        return False
+    return before.role == "batcher" or (before.name in prompt and may_fuse(step, spec.concurrency))
 
 
 def _channel(run: Run, planned: PlannedStage) -> Channel:

@@ -34,6 +34,7 @@ _SLOW_CALL = 0.05
 class EachStep(Step):
     """A synchronous function for each record: one pass over the list, at the cost of the calls."""
 
+    computes = True
     by_record = True
     opened: Each
 

@@ -1,23 +1,18 @@
 """What a user's function is like: synchronous or not, and what it wants to be told."""
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
+from pipeline.functions import bare, is_async, is_of_kind
 from pipeline.stage import Processor
 
 __all__ = ("is_async", "is_generator", "name_of", "refuse_timeout", "wants")
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Tell whether calling it gives a coroutine: coroutine functions, partials of them, objects with one as call."""
-    return _is(inspect.iscoroutinefunction, function)
-
-
 def is_generator(function: Callable[..., Any]) -> bool:
     """Tell whether calling it gives a generator, synchronous or not."""
-    return _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function)
+    return is_of_kind(inspect.isgeneratorfunction, function) or is_of_kind(inspect.isasyncgenfunction, function)
 
 
 def wants(function: Callable[..., Any], name: str) -> bool:
@@ -34,7 +29,7 @@ def wants(function: Callable[..., Any], name: str) -> bool:
 
 def name_of(function: Any) -> str:
     """Return what to call it in errors."""
-    function = _bare(function)
+    function = bare(function)
     return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
 
 
@@ -44,16 +39,3 @@ def refuse_timeout(
     """Give the problem of a timeout where nothing can be interrupted."""
     if spec.timeout is not None:
         yield "timeout", why
-
-
-def _bare(function: Any) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return function  # pyright: ignore[reportUnknownVariableType]
-
-
-def _is(test: Callable[[Any], bool], function: Any) -> bool:
-    bare = _bare(function)
-    return test(bare) or (
-        not inspect.isclass(bare) and test(inspect.getattr_static(cast(Any, type(bare)), "__call__", None))
-    )

@@ -1,14 +1,16 @@
-"""Processors that work in the task of the source before them: as if they had one of their own."""
+"""Processors that work in the task of the source or batcher before them: as if they had one of their own."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 
 from pipeline import Pipeline
 from pipeline.errors import PipelineError, StageError
-from pipeline.stage import ChannelBounds, Chunk, Processor, Reader, Restart, Source, SourceContext
+from pipeline.stage import ChannelBounds, Chunk, Processor, Reader, Restart, Retry, Source, SourceContext
 from pipeline.testing import PlainListSink, Stored
 from stages import batchers, processors, sources
 
@@ -102,6 +104,90 @@ async def test_only_behind_a_source_that_never_waits_there_is_no_channel() -> No
     assert "double" in await inboxes(Patient([1, 2, 3]))
     assert "double" in await inboxes(Prompt([1, 2, 3]), restart=Restart(attempts=1))
     assert "double" in await inboxes(Prompt([1, 2, 3]), channel=ChannelBounds(records=10))
+
+
+async def halved(records: list[int]) -> list[int]:
+    return [n // 2 for n in records]
+
+
+def batched(*stages: Processor, on_failure: Any = "stop") -> tuple[Pipeline, Stored]:
+    into = Stored()
+    pipeline = Pipeline("inline", checkpoint="none", on_failure=on_failure) | sources.Iterable(
+        range(3000), name="numbers"
+    )
+    pipeline = pipeline | batchers.Fixed(size=100, name="batch")
+    for stage in stages:
+        pipeline = pipeline | stage
+    return pipeline | PlainListSink(into), into
+
+
+async def test_behind_a_batcher_only_what_waits_has_a_channel() -> None:
+    async def inboxes(function: Any, **keys: Any) -> list[str]:
+        pipeline, into = batched(processors.Call(function, batch=True, name="work", **keys))
+        report = await pipeline.run()
+        assert len(into.records) == 3000
+        return channels_of(report)
+
+    def whole(records: list[int]) -> list[int]:
+        return records
+
+    assert "work" not in await inboxes(whole)
+    assert "work" in await inboxes(halved)
+    assert "work" in await inboxes(whole, executor="thread")
+    assert "work" in await inboxes(whole, concurrency=2)
+    assert "work" in await inboxes(whole, retry=Retry(attempts=2))
+    assert "work" in await inboxes(whole, restart=Restart(attempts=1))
+    assert "work" in await inboxes(whole, channel=ChannelBounds(records=10))
+
+
+async def test_a_fault_behind_a_batcher_ends_the_run_by_the_name_of_its_stage() -> None:
+    def broken(records: list[int]) -> list[int]:
+        raise StageError("no such table")
+
+    pipeline, into = batched(processors.Call(broken, batch=True, name="broken"))
+    with pytest.raises(PipelineError, match=r"^stage 'broken' \(processor call\): no such table$"):
+        await pipeline.run()
+
+    assert into.records == []
+
+
+async def test_a_record_that_fails_behind_a_batcher_ends_the_run_with_what_came_before_it() -> None:
+    def seventh(records: list[int]) -> list[int]:
+        if 707 in records:
+            raise ValueError("seven")
+        return records
+
+    pipeline, into = batched(processors.Call(seventh, batch=True, name="seventh"))
+    with pytest.raises(PipelineError, match=r"stage 'seventh'.*numbers record 707: ValueError: seven"):
+        await pipeline.run()
+
+    assert into.records == list(range(707))
+
+
+async def test_the_work_of_the_stage_is_not_taken_for_waiting_of_the_batcher_and_the_loop_gets_its_turns() -> None:
+    turns = 0
+
+    def slow(records: list[int]) -> list[int]:
+        time.sleep(0.006)
+        # Nothing goes on: nobody behind makes this task wait.
+        return [None for _ in records]  # type: ignore[misc]
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    pipeline, into = batched(processors.Call(slow, batch=True, name="slow"))
+    counting = asyncio.create_task(count())
+    report = await pipeline.run()
+    counting.cancel()
+    stages = {stage.name: stage for stage in report.stages}
+
+    assert into.records == []
+    assert stages["slow"].busy > 0.5
+    assert stages["batch"].waiting_out < 0.3
+    assert turns >= 30
 
 
 async def test_a_fault_of_the_stage_itself_ends_the_run_by_its_name() -> None:
