@@ -21,6 +21,8 @@ __all__ = ("BatcherActor", "Leg")
 
 _BRIEF = 0.0003
 """Seconds within which a batch is through: no more than it costs to switch from task to task for each by itself."""
+_FIRST, _EVERY = 20, 8
+"""Batches after each of which permits are counted anew, and later on after how many."""
 _TOGETHER = 6
 """Such batches in flight: one switch does for several."""
 
@@ -100,13 +102,14 @@ class BatcherActor:
         self._hand: Batch | None = None
         self._in_flight: dict[Ticket, _Open] = {}
         self._permits = self.permits()
-        """What `permits` said when a batch last ended, or a stage was resized: only then does it change."""
+        """What `permits` said when it was last asked: as batches end, and when a stage is resized."""
+        self._ended_batches = 0
         self._through = 0
         self._pressed = False
         self._flushing = False
         self._timer: Callable[[], None] | None = None
-        self._turn = 0.0
-        """When other tasks last got a turn for certain."""
+        self._yielded = 0.0
+        """How long the stage behind had worked in this task when others last got a turn for certain."""
         self._due = 0.0
         """When the timer ends the wait."""
         self.bytes = 0
@@ -443,12 +446,11 @@ class BatcherActor:
         outlet, clock = self._outlet, self._run.clock
         started, worked = clock.now(), outlet.worked
         await outlet.send(batch)
-        now = clock.now()
-        self._metrics.waiting_out_seconds += now - started - (outlet.worked - worked)
-        if now - self._turn > YIELD_AFTER:
-            # Nothing else need have waited: where the stage behind works in this task, and gives nothing on.
+        self._metrics.waiting_out_seconds += clock.now() - started - (outlet.worked - worked)
+        if outlet.worked - self._yielded > YIELD_AFTER:
+            # Nothing need have waited where the stage behind works in this task, and gives nothing on.
+            self._yielded = outlet.worked
             await anyio.lowlevel.checkpoint()
-            self._turn = clock.now()
 
     def _take(self, gathered: _Open) -> None:
         if gathered.full:
@@ -470,7 +472,10 @@ class BatcherActor:
             del self._in_flight[ticket]
             self._metrics.in_flight = len(self._in_flight)
             self._through += size
-            self._permits = self.permits()
+            self._ended_batches += 1
+            # Times that are averaged over ten batches change slowly; a law with a target is to know at once.
+            if self.has_target or self._ended_batches < _FIRST or not self._ended_batches % _EVERY:
+                self._permits = self.permits()
             self._inbox.poke()
             smooth = ticket.smooth and not gathered.held
             if not ticket.smooth:

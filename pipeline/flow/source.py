@@ -212,7 +212,7 @@ class SourceActor:
             late: Chunk | None = None
             # One scope for all chunks: entering one costs as much as ten records.
             with anyio.CancelScope() as scope:
-                turn = self._run.clock.now()
+                turn = self._working()
                 while self._reading and self._limit != 0:
                     await self._wait_for_room()
                     if not self._reading:
@@ -225,14 +225,19 @@ class SourceActor:
                         break
                     await self._admit(chunk)
                     chunk = None
-                    if self._run.clock.now() - turn > YIELD_AFTER:
-                        # Nothing else need have waited: where all is read, worked on and taken in this task.
+                    if self._working() - turn > YIELD_AFTER:
+                        # Nothing need have waited where all is read, worked on and taken in this task.
                         await anyio.lowlevel.checkpoint()
-                        turn = self._run.clock.now()
+                        turn = self._working()
             if late is not None:
                 # Interrupted too late: what was read can't be put back. Outside of the scope only a deadline ends it.
                 await self._admit(late)
             self.ended = self.ended or self._limit == 0
+
+    def _working(self) -> float:
+        """Return the time, as a clock would show it that stands still while this task waits."""
+        metrics = self._metrics
+        return self._run.clock.now() - metrics.waiting_in_seconds - metrics.waiting_out_seconds
 
     async def _wait_for_room(self) -> None:
         if self._room() and not isinstance(self._reader, Feed):

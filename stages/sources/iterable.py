@@ -86,7 +86,6 @@ class PlainReader(Reader):
             if records:
                 self._done += len(records)
                 yield Chunk(records, self._done, size=estimate(records))
-                await anyio.lowlevel.checkpoint()
             elif error is None:
                 if self._once and not self._done and not inspect.isgenerator(self._iterator):
                     self._warn(f"the iterator gave no records; if an earlier run has used it up: {_RECIPE}")
