@@ -54,7 +54,7 @@ class ProcessorActor:
         # For one without an inbox:
         self.worked = 0.0
         """Seconds of work, all in the task of whoever is before it."""
-        self._place = Place(self.name)
+        self._place = run.place(self.name)
         self._left = 0.0
         self._over = anyio.Event()
         self._error: Exception | None = None
@@ -75,11 +75,8 @@ class ProcessorActor:
 
     async def _be_a_door(self) -> None:
         self._left = self._run.clock.now()
-        self._run.places.add(self._place)
-        try:
+        with self._place:
             await self._over.wait()
-        finally:
-            self._run.places.remove(self._place)
         if self._error is not None:
             raise self._error
 

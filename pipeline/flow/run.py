@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -73,13 +72,24 @@ class Broken(Halt):
 
 
 class Place:
-    """Where a stage, or one of its tasks, has the batch that it works on, to be found when nothing moves any more."""
+    """Where a stage, or one of its tasks, has the batch that it works on, to be found when nothing moves any more.
 
-    __slots__ = ("batch", "stage")
+    It is among all places as long as its context lasts.
+    """
 
-    def __init__(self, stage: str) -> None:
+    __slots__ = ("_all", "batch", "stage")
+
+    def __init__(self, stage: str, among: set["Place"]) -> None:
         self.stage = stage
         self.batch: Batch | None = None
+        self._all = among
+
+    def __enter__(self) -> "Place":
+        self._all.add(self)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._all.remove(self)
 
 
 class _Located(Struct):
@@ -206,15 +216,9 @@ class Run:
 
     # --- where records lie ---
 
-    @contextmanager
-    def place(self, stage: str) -> Generator[Place]:
-        """Give a place to work in, for as long as the context lasts."""
-        place = Place(stage)
-        self.places.add(place)
-        try:
-            yield place
-        finally:
-            self.places.remove(place)
+    def place(self, stage: str) -> Place:
+        """Return a place to work in, for as long as its context lasts."""
+        return Place(stage, self.places)
 
     def locate(self, source: str, first: int, count: int, position: Position | None) -> None:
         """Remember where the records of a chunk lie, until they are settled."""

@@ -94,12 +94,12 @@ class Places:
 class _Slot:
     """A batch under way, in its place in the order."""
 
-    __slots__ = ("batch", "finish", "ready")
+    __slots__ = ("batch", "finish")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.ready = asyncio.Event()
         self.finish: Callable[[], Awaitable[bool]] | None = None
+        """What hands it on, once it is worked on."""
 
 
 class Window:
@@ -118,7 +118,8 @@ class Window:
         self._slots: deque[_Slot] = deque()
         self._waiting: deque[_Slot] = deque()
         self._group: TaskGroup | None = None
-        self._arrived = asyncio.Event()
+        self._news = asyncio.Event()
+        """That a batch may be handed on, or that no more come."""
         self._ended = False
         self._over = False
         """Whether a worker was cancelled or failed: a place that comes free then is nobody's."""
@@ -150,10 +151,9 @@ class Window:
             slot = _Slot(batch)
             self._slots.append(slot)
             self._waiting.append(slot)
-            self._arrived.set()
             self._start()
         self._ended = True
-        self._arrived.set()
+        self._news.set()
 
     def _start(self) -> None:
         """Start a worker for each batch that waits, as long as places are free."""
@@ -165,9 +165,8 @@ class Window:
         try:
             while True:
                 slot.finish = await self._work(slot.batch, self.workers.rest)
-                slot.ready.set()
-                if not self._ordered:
-                    self._arrived.set()
+                if not self._ordered or slot is self._slots[0]:
+                    self._news.set()
                 if self.workers.wanted or not self._waiting:
                     return
                 slot = self._waiting.popleft()
@@ -183,10 +182,9 @@ class Window:
             if slot is None:
                 if self._ended and not self._slots:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._news.clear()
+                await self._news.wait()
                 continue
-            await slot.ready.wait()
             self._slots.remove(slot)
             if slot.finish is not None and not await slot.finish():
                 scope.cancel()
@@ -194,6 +192,7 @@ class Window:
             self._held.release()
 
     def _next(self) -> _Slot | None:
+        """Return the batch to hand on now: the oldest in order, or else the oldest that is worked on."""
         if self._ordered:
-            return self._slots[0] if self._slots else None
-        return next((slot for slot in self._slots if slot.ready.is_set()), None)
+            return self._slots[0] if self._slots and self._slots[0].finish is not None else None
+        return next((slot for slot in self._slots if slot.finish is not None), None)
