@@ -1,6 +1,7 @@
 """The actor of a sink: writes batches, settles them, and stands still for a cut."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -57,7 +58,7 @@ class SinkActor:
         # Also while it is opened again, when there is no writer to ask.
         self._has_position = False
         # What was written since, as far as the frontier has not passed it.
-        self._written: list[_Written] = []
+        self._written: deque[_Written] = deque()
         self._concurrency = sink.concurrency
         self._window: Window | None = None
         self._writing = asyncio.Lock()
@@ -141,7 +142,7 @@ class SinkActor:
         position = self.writer.position() if isinstance(self.writer, PositionWriter) else self._context.position
         held = Held()
         frontiers = {source: frontier.number for source, frontier in self._run.ledger.frontiers.items()}
-        self._written = [entry for entry in self._written if entry.highest >= frontiers[entry.source]]
+        self._written = deque(entry for entry in self._written if entry.highest >= frontiers[entry.source])
         for source, numbers, children, _ in self._written:
             held.add(source, numbers if children is not None else sorted(numbers), children)
         self._forget(frontiers)
@@ -329,17 +330,23 @@ class SinkActor:
     def _note(self, batch: Batch) -> None:
         """Keep the books in the very turn in which the write is done, so that no cut sees one without the other."""
         self._metrics.records_out += len(batch.records)
-        if not self._keeps:
-            pass
-        elif batch.ascending and batch.records and isinstance(batch.sources, str):
+        if self._keeps:
+            self._keep(batch)
+        if self._run.witness is not None:
+            self._run.witness.wrote(self.name, batch)
+
+    def _keep(self, batch: Batch) -> None:
+        """Remember which records were written; what the frontier has passed is no news to any cut."""
+        written, frontiers = self._written, self._run.ledger.frontiers
+        while written and written[0].highest < frontiers[written[0].source].number:
+            written.popleft()
+        if batch.ascending and batch.records and isinstance(batch.sources, str):
             numbers = batch.numbers
-            self._written.append(_Written(batch.sources, numbers, batch.children, numbers[-1]))
+            written.append(_Written(batch.sources, numbers, batch.children, numbers[-1]))
         else:
             for source, numbers, children in batch.by_source():
                 highest = numbers[-1] if batch.ascending else max(numbers)
-                self._written.append(_Written(source, numbers, children, highest))
-        if self._run.witness is not None:
-            self._run.witness.wrote(self.name, batch)
+                written.append(_Written(source, numbers, children, highest))
 
     def _drop_held(self, batch: Batch) -> Batch:
         held = [origin in self._held for origin in batch.origins()]

@@ -1,5 +1,6 @@
 """The actor of a sink: what is written and settled, what a failure does, and how it stands still for a cut."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -353,6 +354,33 @@ async def test_the_point_names_what_it_holds_beyond_the_frontier_until_that_has_
     bench.run.ledger.settle(first)
     later = bench.actor.point()
     assert later is not None and not Held.decode(later.held)
+
+
+class Numbers(list[int]):
+    """Numbers that tell whether anybody still has them."""
+
+
+async def test_the_numbers_that_the_frontier_has_passed_are_not_kept_until_the_next_cut() -> None:
+    writer = Positioned()
+    bench = Bench(writer)
+    kept: list[weakref.ref[Numbers]] = []
+
+    def numbered(*records: int) -> Batch:
+        batch = read(bench.run, *records)
+        batch.numbers = numbers = Numbers(batch.numbers)
+        kept.append(weakref.ref(numbers))
+        return batch
+
+    held_up = numbered(0)
+    await bench.give(*(numbered(n) for n in range(1, 50)))
+    assert len([numbers for numbers in kept if numbers() is not None]) == 50
+    bench.run.ledger.settle(held_up)
+    del held_up
+
+    bench.actor.inbox = channel_of(bench.run)
+    await bench.give(numbered(50), numbered(51))
+    assert len([numbers for numbers in kept if numbers() is not None]) <= 2
+    assert bench.actor.point() == SinkPoint(position=51, held=Held().encode())
 
 
 async def test_a_resumed_sink_drops_what_the_last_point_held() -> None:
