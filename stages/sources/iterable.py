@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Annotated, Any, ClassVar, cast
 
 import anyio
-import anyio.lowlevel
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.sizes import estimate
