@@ -22,6 +22,8 @@ __all__ = ("Sqlite", "SqliteWriter")
 
 T = TypeVar("T")
 
+_BYTES_OF_A_ROW = 512
+"""So many bytes take about as long to write as a row takes whatever it holds."""
 _LOGGED = b"\x02\x02"
 """What is at byte 18 of a database with a write-ahead log."""
 
@@ -148,7 +150,7 @@ class SqliteWriter(TransactionWriter):
         if missing:
             self._table.forget()
             await self._connection.open(path, mode)
-        await self._connection.read(_configure, opening=True)
+        await self._connection.keep_log()
         await self._connection.transact(lambda connection: self._claim(connection, overwrite), opening=True)
         self._table.forget()
 
@@ -163,7 +165,11 @@ class SqliteWriter(TransactionWriter):
         if not batch.records:
             return
         try:
-            await self._connection.transact(lambda connection: self._write(connection, batch))
+            await self._connection.transact(
+                lambda connection: self._write(connection, batch),
+                brief=lambda connection: self._write(connection, batch, brief=True),
+                size=len(batch.records) + batch.size // _BYTES_OF_A_ROW,
+            )
         except BaseException:
             self._table.forget()
             raise
@@ -200,7 +206,7 @@ class SqliteWriter(TransactionWriter):
         """Close the database."""
         await self._connection.close()
 
-    # --- in the connection's thread ---
+    # --- in the connection's thread, or, where it is brief, in that of the loop ---
 
     def _verify(self, connection: sqlite3.Connection) -> bool:
         self._table.verify(connection)
@@ -221,7 +227,7 @@ class SqliteWriter(TransactionWriter):
                 self._ledger.forget_others(connection)
         self._table.prepare(connection)
 
-    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+    def _write(self, connection: sqlite3.Connection, batch: Batch, *, brief: bool = False) -> None:
         if self._ledger is not None:
             self._ledger.check(connection)
         if self._shared:
@@ -229,7 +235,7 @@ class SqliteWriter(TransactionWriter):
             if version != self._version:
                 self._table.forget()
             self._version = version
-        self._table.write(connection, batch.records)
+        self._table.write(connection, batch.records, brief=brief)
         if self._ledger is not None:
             self._ledger.add(connection, batch)
 
@@ -266,13 +272,3 @@ def _looking(path: str) -> str:
 
 def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for a writer
-
-
-def _configure(connection: sqlite3.Connection) -> None:
-    # Builds of SQLite differ in their defaults.
-    connection.execute("PRAGMA synchronous = FULL")
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":
-        raise ConfigError(f"sink sqlite: no write-ahead log is possible here (mode {mode!r}); choose a local disk")
-    # A commit of a batch is safe when the process dies; the disk is waited for once a checkpoint, in `seal`.
-    connection.execute("PRAGMA synchronous = NORMAL")

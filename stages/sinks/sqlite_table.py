@@ -20,7 +20,7 @@ from stages.sinks.sqlite_columns import (
     to_sql,
 )
 from stages.sinks.sqlite_rows import Rows, rows_of
-from stages.sqlite_connection import quoted
+from stages.sqlite_connection import Lengthy, quoted
 
 __all__ = ("Table",)
 
@@ -44,7 +44,7 @@ class _Fit:
 
 
 class Table:
-    """A table, as one connection knows it. Every method runs in the connection's thread, within a transaction.
+    """A table, as one connection knows it. Every method runs within a unit of the connection's work.
 
     ``columns`` are the only fields written; ``key`` makes a record replace the row with the same key; ``create`` lets
     the table be made, and gain columns.
@@ -126,20 +126,27 @@ class Table:
         self._keyed = False
         self._inserts.clear()
 
-    def write(self, connection: sqlite3.Connection, records: list[Any]) -> None:
+    def write(self, connection: sqlite3.Connection, records: list[Any], *, brief: bool = False) -> None:
         """Insert the records, or replace what has their key, in order; makes and widens columns as they need it.
 
+        ``brief``: does no more than that.
+
         :raises RecordErrors: names every record that can't be written; then the transaction is to be rolled back.
+        :raises Lengthy: when there is more to do than is brief; then too.
         """
         errors: dict[int, Exception] = {}
         fit = self._fit(connection, records, errors)
         if errors:
             raise RecordErrors(errors)
+        if brief and (fit.added or fit.widened or (self._key and not self._keyed)):
+            raise Lengthy
         self._shape(connection, fit)
         try:
             for group in fit.groups:
                 self._insert_all(connection, group)
         except _FAULTS as error:
+            if brief:
+                raise Lengthy from error
             culprits = self._culprits(connection, fit)
             if not culprits:
                 raise

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +36,19 @@ def anyio_backend() -> str:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "out.db"
+
+
+@pytest.fixture
+def off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every transaction be done in the connection's thread."""
+    monkeypatch.setattr("stages.sqlite_connection.BRIEF", 0.0)
+
+
+@pytest.fixture
+def on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what may be brief be done in the thread of the loop, however busy the machine is."""
+    monkeypatch.setattr("stages.pace.BRIEF", 100.0)
+    monkeypatch.setattr("stages.sqlite_connection.BRIEF", 100.0)
 
 
 class Flight(msgspec.Struct):
@@ -260,6 +273,62 @@ async def test_whatever_is_written_reads_back_equal_however_it_is_batched(
     fields = [name.lower() for name in (row[1] for row in rows(path, "PRAGMA table_info(t)"))]
     folded = [{name.lower(): value for name, value in record.items()} for record in records]
     assert rows(path) == [tuple(map(record.get, fields)) for record in folded]
+
+
+# --- which thread does what ---
+
+
+async def threads_of(path: Path, batches: list[list[Any]], **keys: Any) -> list[dict[str, bool]]:
+    """Write batches and return, for each, the kinds of its statements and whether the loop's thread ran them."""
+    loop = threading.get_ident()
+    seen: dict[str, bool] = {}
+
+    def trace(sql: str) -> None:
+        seen[" ".join(sql.split()[:2])] = threading.get_ident() == loop
+
+    said: list[dict[str, bool]] = []
+    async with opened(path, **keys) as writer:
+        await writer._connection.read(lambda connection: connection.set_trace_callback(trace))  # pyright: ignore[reportPrivateUsage]
+        for number, records in enumerate(batches):
+            seen.clear()
+            with suppress(RecordErrors):
+                await writer.write(batch(*records, first=1000 * number))
+            said.append(dict(seen))
+    return said
+
+
+@pytest.mark.usefixtures("on_the_loop")
+async def test_batches_are_written_by_the_loop_once_the_table_is_there(path: Path) -> None:
+    said = await threads_of(path, [[{"n": 1}], [{"n": 2}], [{"n": 3}] * 600], mode="upsert", key="n")
+
+    assert [each["BEGIN IMMEDIATE"] for each in said] == [False, True, True]
+    assert [each["COMMIT"] for each in said] == [False, True, True]
+    assert not said[0]["CREATE TABLE"]
+    assert not said[0]["CREATE UNIQUE"]
+
+
+@pytest.mark.usefixtures("on_the_loop")
+async def test_a_table_is_changed_and_searched_for_what_is_at_fault_by_the_thread(path: Path) -> None:
+    said = await threads_of(path, [[{"n": 1}], [{"n": 2, "x": 1}], [{"n": "3"}], [{"n": 4, "x": 2**63}], [{"n": 5}]])
+
+    assert not said[1]["ALTER TABLE"]
+    assert not said[2]["DROP TABLE"]
+    assert [each["COMMIT"] for each in (*said[:3], said[4])] == [False, False, False, True]
+    # Begun by the loop, found to be more than brief, and done anew: what is at fault is named as ever.
+    assert not said[3]["BEGIN IMMEDIATE"]
+    assert rows(path) == [(1, None), (2, 1), ("3", None), (5, None)]
+
+
+@pytest.mark.usefixtures("on_the_loop")
+async def test_whoever_is_fenced_off_hears_it_from_the_loop_too(path: Path) -> None:
+    async with opened(path) as older:
+        await older.write(batch({"v": 1}))
+        await older.write(batch({"v": 2}, first=1))
+        async with opened(path, context(run=2)):
+            with pytest.raises(StageError, match="fenced"):
+                await older.write(batch({"v": 3}, first=2))
+
+    assert rows(path) == [(1,), (2,)]
 
 
 # --- records at fault ---
@@ -765,8 +834,12 @@ def locked(path: Path) -> Generator[None]:
         connection.execute("ROLLBACK")
 
 
+@pytest.mark.parametrize("where", ["off_the_loop", "on_the_loop"])
 @pytest.mark.parametrize("native", [True, False])
-async def test_what_is_cancelled_is_not_there_and_what_is_there_was_not_cancelled(path: Path, native: bool) -> None:
+async def test_what_is_cancelled_is_not_there_and_what_is_there_was_not_cancelled(
+    path: Path, native: bool, where: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(where)
     written: list[int] = []
     async with opened(path) as writer:
 
@@ -828,6 +901,7 @@ async def test_a_write_that_is_cancelled_before_its_commit_is_rolled_back(path: 
     assert rows(path) == []
 
 
+@pytest.mark.usefixtures("off_the_loop")
 async def test_a_cancellation_that_comes_after_the_commit_comes_at_the_next_wait(
     path: Path,
 ) -> None:
