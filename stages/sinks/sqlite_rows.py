@@ -1,9 +1,9 @@
-"""Records as rows: groups of records that have the same fields, each a list of tuples."""
+"""Records as rows: groups of records that have the same fields, each with the values of all its rows in one list."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter, countOf, itemgetter
 from typing import Any, cast
 
 import msgspec
@@ -11,20 +11,44 @@ import msgspec
 from pipeline.errors import RecordError
 from stages.sinks.sqlite_columns import fold
 
-__all__ = ("Rows", "rows_of")
+__all__ = ("Rows", "kinds_of", "rows_of")
 
 Errors = dict[int, Exception]
 
 
 @dataclass(slots=True)
 class Rows:
-    """Values of records that go into the same columns; ``indexes`` are the places of the records in the batch."""
+    """Values of records that go into the same columns; ``indexes`` are the places of the records in the batch.
+
+    ``values`` are those of the first row, then those of the second, and so on. A tuple a row would be 500 objects for
+    the garbage collector to walk through, in each batch.
+    """
 
     fields: tuple[str, ...]
     indexes: Sequence[int]
-    values: list[tuple[Any, ...]]
+    values: list[Any]
     absent: Callable[[int, int], bool] = field(default=lambda row, place: False)
     """Tells, by row and place of the field, whether the record did not have it (its value here is None)."""
+
+    def column(self, place: int) -> list[Any]:
+        """Return the values of a field, one a row."""
+        return self.values[place :: len(self.fields)]
+
+    def put(self, place: int, column: Sequence[Any]) -> None:
+        """Replace the values of a field."""
+        self.values[place :: len(self.fields)] = column
+
+    def rows(self, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows from one on."""
+        values = iter(self.values[start * len(self.fields) :])
+        return zip(*[values] * len(self.fields), strict=True)
+
+
+def kinds_of(values: Sequence[object]) -> set[type]:
+    """Return the types of values."""
+    # Mostly it is one, and to count it takes two thirds of what a set does.
+    one = type(values[0]) if values else None
+    return {one} if one is not None and countOf(map(type, values), one) == len(values) else set(map(type, values))
 
 
 def rows_of(records: list[Any], selected: Sequence[str] | None, union: bool, errors: Errors) -> list[Rows]:
@@ -33,10 +57,10 @@ def rows_of(records: list[Any], selected: Sequence[str] | None, union: bool, err
     ``selected`` are the only fields wanted. ``union``: a field that a record lacks may be taken for None, so that
     records of different fields share a group.
     """
-    kinds = set(map(type, records))
+    kinds = kinds_of(records)
     if len(kinds) == 1 and issubclass(kind := next(iter(kinds)), msgspec.Struct):
         if set(selected or ()) <= set(kind.__struct_fields__):
-            return [_typed(records, kind, selected)]
+            return _typed(records, kind, selected, errors)
     indexes: Sequence[int] = range(len(records))
     if kinds != {dict}:
         indexes, records = _as_dicts(records, errors)
@@ -45,12 +69,14 @@ def rows_of(records: list[Any], selected: Sequence[str] | None, union: bool, err
     return _by_fields(records, indexes, union, errors)
 
 
-def _typed(records: list[msgspec.Struct], kind: type[msgspec.Struct], selected: Sequence[str] | None) -> Rows:
-    fields = kind.__struct_fields__
-    if selected is None:
-        return Rows(fields, range(len(records)), list(map(msgspec.structs.astuple, records)))
-    wanted = tuple(selected)
-    return Rows(wanted, range(len(records)), _tuples(attrgetter(*wanted), len(wanted), records))
+def _typed(
+    records: list[msgspec.Struct], kind: type[msgspec.Struct], selected: Sequence[str] | None, errors: Errors
+) -> list[Rows]:
+    fields = kind.__struct_fields__ if selected is None else tuple(selected)
+    if not fields:
+        errors.update((index, _empty()) for index in range(len(records)))
+        return []
+    return [Rows(fields, range(len(records)), _values(attrgetter(*fields), len(fields), records))]
 
 
 def _as_dicts(records: list[Any], errors: Errors) -> tuple[list[int], list[dict[str, Any]]]:
@@ -70,25 +96,22 @@ def _as_dicts(records: list[Any], errors: Errors) -> tuple[list[int], list[dict[
 
 def _selected(records: list[dict[str, Any]], fields: tuple[str, ...], indexes: Sequence[int]) -> Rows:
     try:
-        return Rows(fields, indexes, _tuples(_getter(fields), len(fields), records))
+        return Rows(fields, indexes, _values(_getter(fields), len(fields), records))
     except KeyError:
-        return Rows(fields, indexes, [tuple(map(record.get, fields)) for record in records])
+        return Rows(fields, indexes, _gotten(fields, records))
 
 
 def _by_fields(records: list[dict[str, Any]], indexes: Sequence[int], union: bool, errors: Errors) -> list[Rows]:
-    lengths = set(map(len, records))
-    if 0 in lengths:
-        for index, record in zip(indexes, records, strict=True):
-            if not record:
-                errors[index] = RecordError("the record has no fields")
+    if not all(records):
+        errors.update((index, _empty()) for index, record in zip(indexes, records, strict=True) if not record)
         indexes = [index for index, record in zip(indexes, records, strict=True) if record]
         records = [record for record in records if record]
     if not records:
         return []
-    if len(lengths) == 1:
-        fields = tuple(records[0])
+    fields = tuple(records[0])
+    if countOf(map(len, records), len(fields)) == len(records):
         try:
-            return [Rows(fields, indexes, _tuples(_getter(fields), len(fields), records))]
+            return [Rows(fields, indexes, _values(_getter(fields), len(fields), records))]
         except KeyError:
             pass
     return _mixed(records, indexes, union)
@@ -98,13 +121,12 @@ def _mixed(records: list[dict[str, Any]], indexes: Sequence[int], union: bool) -
     fields = tuple(dict.fromkeys(chain.from_iterable(records)))
     # Two spellings of one column can't be in one statement.
     if union and all(type(name) is str for name in fields) and len(set(map(fold, fields))) == len(fields):
-        values = [tuple(map(record.get, fields)) for record in records]
-        return [Rows(fields, indexes, values, lambda row, place: fields[place] not in records[row])]
+        return [Rows(fields, indexes, _gotten(fields, records), lambda row, place: fields[place] not in records[row])]
     return [
         Rows(
             fields,
             [indexes[i] for i in places],
-            _tuples(_getter(fields), len(fields), [records[i] for i in places]),
+            _values(_getter(fields), len(fields), [records[i] for i in places]),
         )
         for fields, places in _runs(records)
     ]
@@ -120,6 +142,14 @@ def _getter(fields: tuple[str, ...]) -> Callable[[Any], Any]:
     return cast(Callable[[Any], Any], itemgetter(*fields))
 
 
-def _tuples(getter: Callable[[Any], Any], width: int, records: list[Any]) -> list[tuple[Any, ...]]:
+def _values(getter: Callable[[Any], Any], width: int, records: list[Any]) -> list[Any]:
     # A getter of one name returns its value, not a tuple of it.
-    return list(map(getter, records)) if width > 1 else list(zip(map(getter, records), strict=True))
+    return list(chain.from_iterable(map(getter, records)) if width > 1 else map(getter, records))
+
+
+def _gotten(fields: tuple[str, ...], records: list[dict[str, Any]]) -> list[Any]:
+    return list(chain.from_iterable(map(record.get, fields) for record in records))
+
+
+def _empty() -> RecordError:
+    return RecordError("the record has no fields")

@@ -3,11 +3,11 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from operator import ne
 from typing import Any
 
 from pipeline.errors import ConfigError, RecordError, RecordErrors
+from pipeline.finite import sums_up
 from stages.sinks.sqlite_columns import (
     ANY,
     PLAIN,
@@ -19,7 +19,7 @@ from stages.sinks.sqlite_columns import (
     keeps_all,
     to_sql,
 )
-from stages.sinks.sqlite_rows import Rows, rows_of
+from stages.sinks.sqlite_rows import Rows, kinds_of, rows_of
 from stages.sqlite_connection import Lengthy, quoted
 
 __all__ = ("Table",)
@@ -168,10 +168,11 @@ class Table:
     def _check_key(self, group: Rows, errors: dict[int, Exception]) -> None:
         places = {fold(name): place for place, name in enumerate(group.fields) if type(name) is str}
         for name in self._key:
-            place = places.get(name)
-            for index, row in zip(group.indexes, group.values, strict=True):
-                if place is None or row[place] is None:
-                    errors[index] = RecordError(f"field {name!r} is missing; it is part of the key")
+            column = group.column(places[name]) if name in places else [None] * len(group.indexes)
+            if type(None) in kinds_of(column):
+                for index, value in zip(group.indexes, column, strict=True):
+                    if value is None:
+                        errors[index] = RecordError(f"field {name!r} is missing; it is part of the key")
 
     def _check_names(self, group: Rows, fit: _Fit, errors: dict[int, Exception]) -> bool:
         """Note who has a field that can't be a column; tell whether there was none."""
@@ -206,23 +207,20 @@ class Table:
 
     def _fit_values(self, connection: sqlite3.Connection, group: Rows, fit: _Fit, errors: dict[int, Exception]) -> None:
         columns = self._load(connection)
-        values: list[Sequence[Any]] = list(zip(*group.values, strict=True))
-        changed = False
         for place, name in enumerate(group.fields):
-            types = set(map(type, values[place]))
+            values = group.column(place)
+            types = kinds_of(values)
             if not types <= PLAIN:
-                values[place] = _converted(name, values[place], group.indexes, errors)
-                types = set(map(type, values[place]))
-                changed = True
-            if float in types and any(map(ne, values[place], values[place])):
-                _note_nan(name, values[place], group.indexes, errors)
+                values = _converted(name, values, group.indexes, errors)
+                types = kinds_of(values)
+                group.put(place, values)
+            if float in types and not sums_up(values) and any(map(ne, values, values)):
+                _note_nan(name, values, group.indexes, errors)
             column = columns.get(fold(name))
             if column is None:
-                fit.added[fold(name)][1].append(values[place])
-            elif not keeps_all(column.affinity, values[place], types):
-                self._widen_or_note(connection, column, values[place], group, fit, errors)
-        if changed:
-            group.values = list(zip(*values, strict=True))
+                fit.added[fold(name)][1].append(values)
+            elif not keeps_all(column.affinity, values, types):
+                self._widen_or_note(connection, column, values, group, fit, errors)
 
     def _widen_or_note(
         self,
@@ -323,14 +321,15 @@ class Table:
     def _insert_all(self, connection: sqlite3.Connection, group: Rows) -> None:
         # A statement gives the interpreter's lock away and asks for it back, so one for many rows: the loop's thread
         # wants it too. They are inserted in the same order, and a row that can't be is found by `_culprits`.
-        values, together = group.values, _PLACES // len(group.fields)
-        whole = len(values) - len(values) % together if together > 1 else 0
+        width, count = len(group.fields), len(group.indexes)
+        together = _PLACES // width
+        whole = count - count % together if together > 1 else 0
         if whole:
-            sql = self._insert(group.fields, together)
-            for at in range(0, whole, together):
-                connection.execute(sql, tuple(chain.from_iterable(values[at : at + together])))
-        if whole < len(values):
-            connection.executemany(self._insert(group.fields), values[whole:])
+            sql, places = self._insert(group.fields, together), together * width
+            for at in range(0, whole * width, places):
+                connection.execute(sql, group.values[at : at + places])
+        if whole < count:
+            connection.executemany(self._insert(group.fields), group.rows(whole))
 
     def _insert(self, fields: tuple[str, ...], rows: int = 1) -> str:
         sql = self._inserts.get((fields, rows))
@@ -363,7 +362,7 @@ class Table:
         errors: dict[int, Exception] = {}
         for group in fit.groups:
             sql = self._insert(group.fields)
-            for index, row in zip(group.indexes, group.values, strict=True):
+            for index, row in zip(group.indexes, group.rows(), strict=True):
                 try:
                     connection.execute(sql, row)
                 except _FAULTS as error:

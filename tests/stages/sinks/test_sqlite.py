@@ -176,6 +176,23 @@ async def test_typed_records_and_dates_and_decimals_are_written(path: Path) -> N
     ]
 
 
+async def test_typed_records_without_fields_are_named(path: Path) -> None:
+    empty = msgspec.defstruct("Empty", [])
+    assert await errors_of(path, {"v": 1}, empty()) == {1: "the record has no fields"}
+    async with opened(path) as writer:
+        with pytest.raises(RecordErrors) as caught:
+            await writer.write(batch(empty(), empty(), first=1))
+    assert {index: str(error) for index, error in caught.value.errors.items()} == {
+        0: "the record has no fields",
+        1: "the record has no fields",
+    }
+
+
+async def test_fields_are_known_by_name_in_any_order_and_number(path: Path) -> None:
+    await errors_of(path, {"a": 1, "b": "x"}, {"b": "y", "a": 2}, {"b": "z"}, {"a": 3, "b": None})
+    assert rows(path, "SELECT a, b FROM t ORDER BY rowid") == [(1, "x"), (2, "y"), (None, "z"), (3, None)]
+
+
 async def test_columns_select_the_fields(path: Path) -> None:
     async with opened(path, columns=["b", "a"]) as writer:
         await writer.write(batch({"a": 1, "b": 2, "c": 3}, {"a": 4}))
