@@ -102,19 +102,17 @@ def _selected(records: list[dict[str, Any]], fields: tuple[str, ...], indexes: S
 
 
 def _by_fields(records: list[dict[str, Any]], indexes: Sequence[int], union: bool, errors: Errors) -> list[Rows]:
+    fields = tuple(records[0]) if records else ()
+    if fields and countOf(map(len, records), len(fields)) == len(records):
+        try:
+            return [Rows(fields, indexes, _values(_getter(fields), len(fields), records))]
+        except KeyError:
+            pass  # others, though as many
     if not all(records):
         errors.update((index, _empty()) for index, record in zip(indexes, records, strict=True) if not record)
         indexes = [index for index, record in zip(indexes, records, strict=True) if record]
         records = [record for record in records if record]
-    if not records:
-        return []
-    fields = tuple(records[0])
-    if countOf(map(len, records), len(fields)) == len(records):
-        try:
-            return [Rows(fields, indexes, _values(_getter(fields), len(fields), records))]
-        except KeyError:
-            pass
-    return _mixed(records, indexes, union)
+    return _mixed(records, indexes, union) if records else []
 
 
 def _mixed(records: list[dict[str, Any]], indexes: Sequence[int], union: bool) -> list[Rows]:

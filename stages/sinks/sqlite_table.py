@@ -61,7 +61,9 @@ class Table:
         self._create = create
         self._columns: dict[str, Column] | None = None
         self._keyed = False
+        # What follows from the columns for the fields of a group: most batches have those of the one before.
         self._inserts: dict[tuple[tuple[str, ...], int], str] = {}
+        self._known: dict[tuple[str, ...], list[Column]] = {}
 
     def verify(self, connection: sqlite3.Connection) -> None:
         """See that the table fits the keys, without changing anything.
@@ -124,7 +126,7 @@ class Table:
         """Take note that a transaction was rolled back: what it made of the table is gone."""
         self._columns = None
         self._keyed = False
-        self._inserts.clear()
+        self._forget_columns()
 
     def write(self, connection: sqlite3.Connection, records: list[Any], *, brief: bool = False) -> None:
         """Insert the records, or replace what has their key, in order; makes and widens columns as they need it.
@@ -161,9 +163,24 @@ class Table:
         fit = _Fit(rows_of(records, self._selected, union, errors))
         for group in fit.groups:
             self._check_key(group, errors)
-            if self._check_names(group, fit, errors):
-                self._fit_values(connection, group, fit, errors)
+            found = self._columns_for(group, fit, errors)
+            if found is not None:
+                self._fit_values(connection, group, found, fit, errors)
         return fit
+
+    def _columns_for(self, group: Rows, fit: _Fit, errors: dict[int, Exception]) -> Sequence[Column | None] | None:
+        """Return the columns of a group's fields, None for one to be added; nothing when a field can't be one."""
+        known = self._known.get(group.fields)
+        if known is not None:
+            return known
+        if not self._check_names(group, fit, errors):
+            return None
+        columns = self._load(connection=None)
+        found = [columns.get(fold(name)) for name in group.fields]
+        known = [column for column in found if column is not None]
+        if len(known) == len(found):
+            self._known[group.fields] = known
+        return found
 
     def _check_key(self, group: Rows, errors: dict[int, Exception]) -> None:
         places = {fold(name): place for place, name in enumerate(group.fields) if type(name) is str}
@@ -205,9 +222,15 @@ class Table:
         full = len(columns) + len(fit.added) >= _MAX_COLUMNS
         return f"field {name!r}: table {self._name!r} would have over {_MAX_COLUMNS} columns" if full else None
 
-    def _fit_values(self, connection: sqlite3.Connection, group: Rows, fit: _Fit, errors: dict[int, Exception]) -> None:
-        columns = self._load(connection)
-        for place, name in enumerate(group.fields):
+    def _fit_values(
+        self,
+        connection: sqlite3.Connection,
+        group: Rows,
+        columns: Sequence[Column | None],
+        fit: _Fit,
+        errors: dict[int, Exception],
+    ) -> None:
+        for place, (name, column) in enumerate(zip(group.fields, columns, strict=True)):
             values = group.column(place)
             types = kinds_of(values)
             if not types <= PLAIN:
@@ -216,7 +239,6 @@ class Table:
                 group.put(place, values)
             if float in types and not sums_up(values) and any(map(ne, values, values)):
                 _note_nan(name, values, group.indexes, errors)
-            column = columns.get(fold(name))
             if column is None:
                 fit.added[fold(name)][1].append(values)
             elif not keeps_all(column.affinity, values, types):
@@ -314,7 +336,11 @@ class Table:
         connection.execute(f"ALTER TABLE {copy} RENAME TO {table}")
         for (sql,) in indexes:
             connection.execute(sql)
+        self._forget_columns()
+
+    def _forget_columns(self) -> None:
         self._inserts.clear()
+        self._known.clear()
 
     # --- rows ---
 
