@@ -29,6 +29,7 @@ _BUSY_TURNS = 50
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _CLOSED_TO_US = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+_UNSYNCED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 _STORAGE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
 
 
@@ -57,6 +58,8 @@ class SqliteConnection:
         self._connection: sqlite3.Connection | None = None
         self._patience = _BUSY_SECONDS
         self._broken = False
+        self._unsynced: str | None = None
+        """What a sync failed with: another one may succeed though what the first was for is gone, so none follows."""
         self._queued = 0
         """Units that were handed to the thread and have not ended."""
         self._log: WriteAheadLog | None = None
@@ -158,6 +161,8 @@ class SqliteConnection:
     def _told(self, error: sqlite3.Error, *, opening: bool = False) -> Exception:
         told = translated(error, self._who, opening=opening)
         self._broken = self._broken or isinstance(told, StorageError)
+        if getattr(error, "sqlite_errorcode", None) in _UNSYNCED:
+            self._unsynced = str(told)
         return told
 
     # --- in the thread of the loop ---
@@ -165,7 +170,9 @@ class SqliteConnection:
     def _is_brief(self, size: int) -> bool:
         """Tell whether a transaction would overtake none, and hold up the loop for no longer than is fair."""
         # None overtakes what is under way in the thread. A log that is due is synced, and so is its new beginning.
-        if self._queued or self._log is None or self._held_up + self._pace.seconds(size) > BRIEF:
+        if self._queued or self._log is None or self._unsynced is not None:
+            return False
+        if self._held_up + self._pace.seconds(size) > BRIEF:
             return False
         return not self._log.is_full()
 
@@ -233,6 +240,8 @@ class SqliteConnection:
 
     def _transact(self, work: Callable[[sqlite3.Connection], T], abandoned: threading.Event, size: int | None) -> T:
         connection = self._opened
+        if self._unsynced is not None:
+            raise StorageError(self._unsynced)
         self._wait_for_lock(connection, _BUSY_TURN)
         if self._log is not None and self._log.is_full():
             # Before the transaction, which then begins the log anew: a failure is known while nothing is done yet.
