@@ -13,7 +13,7 @@ from msgspec import Struct
 from pipeline.stage import Partition
 from pipeline.units import format_size
 from stages.sources.formats import Format
-from stages.sources.marks import HEAD, TAIL, Mark
+from stages.sources.marks import Mark
 
 __all__ = ("Rows", "divide_files", "known_ends")
 
@@ -115,7 +115,7 @@ class _Dividing:
         self._format = format
         self._rows = rows
         self._width = 0
-        self._line = 0
+        self._mark = Mark()
         self._quotes = 0
         self._header = 0
 
@@ -156,7 +156,7 @@ class _Dividing:
 
     def _marks(self, file: BinaryIO, known: int, divisible: bool) -> Iterator[Mark]:
         """Yield where to cut, beginning with what is known."""
-        head, tail, offset = b"", b"", 0
+        mark, offset = self._mark, 0
         wanted = known or self._size
         while offset < self._length and (block := file.read(min(_BLOCK, self._length - offset))):
             at = 0
@@ -165,17 +165,16 @@ class _Dividing:
                 if cut is None:
                     wanted = max(wanted, offset + len(block) + 1)
                     break
-                self._count(block[at:cut])
-                head, tail, at = (head + block[at:cut])[:HEAD], (tail + block[at:cut])[-TAIL:], cut
-                if offset + cut < self._length:
-                    yield Mark(offset + cut, self._line, head, tail)
-                wanted = offset + cut + self._size
-            self._count(block[at:])
-            head, tail = (head + block[at:])[:HEAD], (tail + block[at:])[-TAIL:]
+                self._pass(block[at:cut])
+                at = cut
+                if mark.offset < self._length:
+                    yield mark.copy()
+                wanted = mark.offset + self._size
+            self._pass(block[at:])
             offset += len(block)
 
-    def _count(self, data: bytes) -> None:
-        self._line += data.count(b"\n")
+    def _pass(self, data: bytes) -> None:
+        self._mark.move(data, data.count(b"\n"))
         if self._rows is not None and self._rows.quote:
             self._quotes += data.count(self._rows.quote)
 
