@@ -19,6 +19,10 @@ FRAME = 256 * 2**10
 
 _STORAGE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _PASSING = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.EINTR, errno.ETXTBSY}
+_NOT_COPIED = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+"""What a kernel answers that can't copy between two files: of two file systems, or on one that has no such thing."""
+_BLOCK = 256 * 2**10
+"""Bytes that are copied at a time: they stay in the cache between being read and being written."""
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -142,16 +146,20 @@ class AppendFile:
         if self._pending_size >= FRAME:
             self.end_frame()
 
-    def take_over(self, lead: bytes, data: bytes) -> None:
-        """Append bytes that are as they belong into the file already, lines or whole frames; before them, ``lead``."""
+    def take_over(self, lead: bytes, source: int) -> None:
+        """Append all that an open file holds, lines or whole frames as they belong into this one; before, ``lead``."""
+        size = os.fstat(source).st_size
+        if not size:
+            return
         if lead or self._frames is None:
             self.add(lead)
             self.end_frame()
-        self.take_further(data)
-
-    def take_further(self, data: bytes) -> None:
-        """Append what follows on the bytes that were taken over last."""
-        self._write(data)
+        copied = self._copy(source, size)
+        self.length += copied
+        self.tail = (self.tail + read_tail(source, copied))[-TAIL:]
+        while block := os.pread(source, _BLOCK, copied):
+            self._write(block)
+            copied += len(block)
 
     def end_frame(self) -> None:
         """Write what waits as one frame, if anything does."""
@@ -198,13 +206,42 @@ class AppendFile:
 
     def _descriptor(self) -> int:
         if self._fd is None:
-            fd = os.open(self.path, _OPEN)
-            found = os.fstat(fd)
-            if (found.st_dev, found.st_ino) != self.inode:
-                os.close(fd)
-                raise StateError(f"{self.path}: another file took its place while it was written; put it back")
-            self._fd = fd
+            self._fd = self._opened(_OPEN)
         return self._fd
+
+    def _opened(self, flags: int) -> int:
+        fd = os.open(self.path, flags)
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) != self.inode:
+            os.close(fd)
+            raise StateError(f"{self.path}: another file took its place while it was written; put it back")
+        return fd
+
+    def _copy(self, source: int, size: int) -> int:
+        """Append as much of an open file as the kernel copies by itself; return how many bytes those were.
+
+        Copied through memory of ours they would be touched twice more, and a file system that can share blocks of two
+        files would not.
+        """
+        if not hasattr(os, "copy_file_range"):
+            return 0
+        target = self._opened(os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # it refuses one that was opened to append
+        try:
+            end = os.fstat(target).st_size
+            done = 0
+            while done < size:
+                try:
+                    count = os.copy_file_range(source, target, size - done, done, end + done)
+                except OSError as error:
+                    if error.errno in _NOT_COPIED:
+                        break
+                    raise
+                if not count:
+                    break
+                done += count
+            return done
+        finally:
+            os.close(target)
 
     def _write(self, data: bytes) -> None:
         fd = self._descriptor()

@@ -24,8 +24,6 @@ from stages.sinks.templates import Template
 
 __all__ = ("FileWriter",)
 
-_BLOCK = 4 * 2**20
-
 
 class FileWriter(PositionWriter):
     """Appends batches to one file, to a file for each rendered path, or to parts of them.
@@ -236,13 +234,10 @@ class FileWriter(PositionWriter):
         return [(os.path.join(made, name), os.path.join(own, name)) for name in names]
 
     def _take_over(self, made: str, target: str) -> None:
-        with open(made, "rb") as source:
+        with open(made, "rb", buffering=0) as source:
             file = self._targets.touch(target)
             self._open.use(file)
-            if first := source.read(_BLOCK):
-                file.take_over(b"" if file.size else self._format.preamble(), first)
-            while block := source.read(_BLOCK):
-                file.take_further(block)
+            file.take_over(b"" if file.size else self._format.preamble(), source.fileno())
             self._syncs.file(file)
 
     # --- bytes into files ---------------------------------------------------------------------------------------------
