@@ -33,6 +33,7 @@ from pipeline.workers.books import is_divided, refuse_undivided
 if TYPE_CHECKING:
     from pipeline.flow.entries import Replay
     from pipeline.workers.coordinator import Coordinator
+    from pipeline.workers.reserve import Reserve
 
 __all__ = ("Request", "execute", "exit_code")
 
@@ -75,15 +76,16 @@ def execute(request: Request, signals: Signals) -> int:
 
         check_report(request.report)
         refuse_config(request.config.path, request.report, "--report")
-    view = _view(request, loaded)
-    try:
-        with _collecting_less(), printing_aside():
-            return asyncio.run(_run(request, loaded, view, signals))
-    except PipelineError as error:
-        view.fail(error)
-        return int(error.exit_code)
-    finally:
-        view.close()
+    with _reserve(request, loaded) as reserve:
+        view = _view(request, loaded)
+        try:
+            with _collecting_less(), printing_aside():
+                return asyncio.run(_run(request, loaded, view, signals, reserve))
+        except PipelineError as error:
+            view.fail(error)
+            return int(error.exit_code)
+        finally:
+            view.close()
 
 
 def exit_code(report: Report, signals: Signals, *, fail_on_dlq: bool, output_closed: bool) -> int:
@@ -98,20 +100,28 @@ def exit_code(report: Report, signals: Signals, *, fail_on_dlq: bool, output_clo
     return code
 
 
-async def _run(request: Request, loaded: Loaded, view: View, signals: Signals) -> int:
+async def _run(request: Request, loaded: Loaded, view: View, signals: Signals, reserve: "Reserve | None") -> int:
     topology, anew = loaded.topology, request.fresh
     shared = request.replay is None and (loaded.config.workers > 1 or (not anew and await is_divided(topology)))
     if shared:
         _check_shared(request, loaded)
     if shared and request.dry_run and not anew:
         await refuse_undivided(topology)
-    return await _Running(request, loaded, view, signals, shared and not request.dry_run).run()
+    return await _Running(request, loaded, view, signals, shared and not request.dry_run, reserve).run()
 
 
 class _Running:
     """Ties a supervisor to its view and to the signals."""
 
-    def __init__(self, request: Request, loaded: Loaded, view: View, signals: Signals, shared: bool) -> None:
+    def __init__(
+        self,
+        request: Request,
+        loaded: Loaded,
+        view: View,
+        signals: Signals,
+        shared: bool,
+        reserve: "Reserve | None",
+    ) -> None:
         self._request = request
         self._topology = loaded.topology
         self._mask = loaded.secrets.mask
@@ -121,7 +131,7 @@ class _Running:
         self._scope = anyio.CancelScope()
         self._ticking: asyncio.TimerHandle | None = None
         self._supervisor: Supervisor | Coordinator = (
-            _coordinator(request, loaded, self._event) if shared else _supervisor(request, loaded, self._event)
+            _coordinator(request, loaded, self._event, reserve) if shared else _supervisor(request, loaded, self._event)
         )
         if request.log_level == "trace":
             self._supervisor.tell_records()
@@ -260,14 +270,32 @@ def _supervisor(request: Request, loaded: Loaded, subscriber: Subscriber) -> Sup
     )
 
 
-def _coordinator(request: Request, loaded: Loaded, subscriber: Subscriber) -> "Coordinator":
+@contextmanager
+def _reserve(request: Request, loaded: Loaded) -> Generator["Reserve | None", None, None]:
+    """Fork what is plainly going to be needed, while nothing runs that a fork could tear."""
+    if loaded.config.workers == 1 or request.replay is not None or request.dry_run:
+        yield None
+        return
+    from pipeline.workers.reserve import Reserve
+
+    reserve = Reserve()
+    try:
+        if not loaded.foreign:
+            reserve.fill(loaded.topology)
+        yield reserve
+    finally:
+        reserve.close()
+
+
+def _coordinator(request: Request, loaded: Loaded, subscriber: Subscriber, reserve: "Reserve | None") -> "Coordinator":
     from pipeline.workers.coordinator import Coordinator, Plan
+    from pipeline.workers.reserve import Reserve
 
     config = request.config
     plan = Plan(
         loaded.topology, config.path, tuple(config.settings), tuple(config.allow_code), request.fresh, request.repeat
     )
-    return Coordinator(plan, events=Events((subscriber,)))
+    return Coordinator(plan, reserve or Reserve(), events=Events((subscriber,)))
 
 
 def _check_shared(request: Request, loaded: Loaded) -> None:

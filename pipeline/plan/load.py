@@ -30,13 +30,17 @@ __all__ = ("Loaded", "load", "load_text")
 
 
 class Loaded(Struct, frozen=True):
-    """What a config file says. ``document`` has the place of everything, ``secrets`` what must never be shown."""
+    """What a config file says. ``document`` has the place of everything, ``secrets`` what must never be shown.
+
+    ``foreign`` tells whether it names code of others.
+    """
 
     config: PipelineConfig
     stages: list[PlannedStage]
     topology: Topology
     document: Document
     secrets: Secrets
+    foreign: bool
 
 
 def load(
@@ -150,7 +154,7 @@ class _Loading:
         check_plan(topology, stages, self._say)
         if self._problems:
             raise self._failed()
-        return Loaded(config, stages, topology, self._document, self._secrets)
+        return Loaded(config, stages, topology, self._document, self._secrets, self._registry.foreign)
 
     def _hidden(self, data: Mapping[str, Any]) -> frozenset[str]:
         return frozenset(name for name in data if name != "stages" and self._document.tainted((name,)))

@@ -52,6 +52,8 @@ class Registry:
         self._directory = directory.resolve() if directory is not None else None
         self._allowed = tuple(allow_code)
         self._given = kinds
+        self.foreign = False
+        """Whether code of others was imported for the config."""
         self._points: dict[str, dict[str, EntryPoint]] = {}
 
     def kinds(self, role: str) -> list[str]:
@@ -72,6 +74,7 @@ class Registry:
         point = self._entry_points(role).get(kind) if self._given is None else None
         if point is None:
             raise NotFoundError(f"unknown {role} '{kind}'{self._elsewhere(role, kind)}")
+        self.foreign = True
         package = point.dist.name if point.dist else point.value
         loaded = _run(point.load, f"{role} '{kind}' of package '{package}' can't be loaded")
         return _checked(loaded, role, kind)
@@ -94,6 +97,7 @@ class Registry:
         match = _NAME.fullmatch(name)
         if match is None:
             raise NotFoundError(f"'{name}' is no name of code; expected module:name, like enrich:add_weather")
+        self.foreign = True
         module = self._module(match[1])
         try:
             return getattr(module, match[2])

@@ -1,6 +1,5 @@
 """A process that a coordinator spawned: a worker, or the writer. ``python -m pipeline.workers ROLE DESCRIPTOR``."""
 
-import asyncio
 import os
 import signal
 import sys
@@ -14,25 +13,11 @@ def main() -> int:
     # A terminal sends Ctrl-C to all of its processes, a service manager its SIGTERM: only the coordinator decides.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
-    from pipeline.workers.hearing import hear_setup
+    from pipeline.workers.starting import attend
 
     descriptor = int(sys.argv[2])
     os.set_inheritable(descriptor, False)
-    setup = hear_setup()
-    if setup is None:
-        return 1
-    from pipeline.errors import PipelineError
-    from pipeline.standard import printing_aside
-    from pipeline.workers.starting import serve
-    from pipeline.workers.words import Refused, line_of
-
-    try:
-        with printing_aside():
-            asyncio.run(serve(setup, descriptor))
-    except PipelineError as error:
-        os.write(descriptor, line_of(Refused(code=int(error.exit_code), error=str(error))))
-        return int(error.exit_code)
-    return 0
+    return attend(descriptor)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pipeline.workers.child import Child
 from pipeline.workers.merging import Merging
 from pipeline.workers.patience import Patience
 from pipeline.workers.plan import shared_sinks
+from pipeline.workers.reserve import Reserve
 from pipeline.workers.room import Room
 from pipeline.workers.slot import Slot, Work
 from pipeline.workers.tally import Tally
@@ -54,8 +55,11 @@ class Plan:
 class Coordinator:
     """One run by workers. It is watched and steered like a `Supervisor`; each method is for its loop's thread."""
 
-    def __init__(self, plan: Plan, *, events: Events | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, plan: Plan, reserve: Reserve, *, events: Events | None = None, clock: Clock | None = None
+    ) -> None:
         self._plan = plan
+        self._reserve = reserve
         self._topology = plan.topology
         self._events = events or Events()
         self._clock: Clock = clock or SystemClock()
@@ -200,7 +204,7 @@ class Coordinator:
         self._letters = await state.count_letters()
         self._room = Room(topology.config.letters().max, self._letters)
         if shared_sinks(topology):
-            self._writing = Writing(self._setup, self._hear, lambda: books.total().settled)
+            self._writing = Writing(self._setup, self._reserve, self._hear, lambda: books.total().settled)
             await self._writing.open(stack)
         return state
 
@@ -296,7 +300,7 @@ class Coordinator:
             title=books.title,
             stopping=lambda: self._stopping,
         )
-        slot = Slot(self._setup, work, self._patience)
+        slot = Slot(self._setup, work, self._patience, self._reserve)
         self._slots.append(slot)
         try:
             await slot.run()

@@ -8,6 +8,7 @@ import anyio
 from pipeline.errors import PipelineError
 from pipeline.workers.child import Child
 from pipeline.workers.patience import Patience
+from pipeline.workers.reserve import Reserve
 from pipeline.workers.words import Assign, Ended, Leave, Progress, Refused, Said, Setup, Word
 
 __all__ = ("Slot", "Work")
@@ -37,8 +38,9 @@ class Work:
 class Slot:
     """Runs partitions until there are no more."""
 
-    def __init__(self, setup: Setup, work: Work, patience: Patience) -> None:
+    def __init__(self, setup: Setup, work: Work, patience: Patience, reserve: Reserve) -> None:
         self._setup = setup
+        self._reserve = reserve
         self._work = work
         self._patience = patience
         self._heard = False
@@ -60,7 +62,7 @@ class Slot:
     async def _run(self, number: int) -> bool:
         """Run a partition; tell whether it came to an end, whatever that was."""
         if self.child is None:
-            self.child = await Child.spawn(self._setup)
+            self.child = await Child.begin(self._setup, self._reserve)
             self._heard = False
         assigned = await self._work.assign(number)
         if self._work.stopping():

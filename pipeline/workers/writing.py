@@ -12,6 +12,7 @@ from msgspec import structs
 from pipeline.errors import PipelineError
 from pipeline.workers.child import Child
 from pipeline.workers.patience import Patience
+from pipeline.workers.reserve import Reserve
 from pipeline.workers.words import Leave, Ready, Refused, Said, Setup
 
 __all__ = ("Writing",)
@@ -23,8 +24,11 @@ _PARTING = 5.0
 class Writing:
     """Starts the writer, and starts it again when it dies. ``heard`` takes its log events."""
 
-    def __init__(self, setup: Setup, heard: Callable[[Said], None], settled: Callable[[], int]) -> None:
+    def __init__(
+        self, setup: Setup, reserve: Reserve, heard: Callable[[Said], None], settled: Callable[[], int]
+    ) -> None:
         self._setup = setup
+        self._reserve = reserve
         self._heard = heard
         self._patience = Patience()
         self._settled = settled
@@ -60,7 +64,7 @@ class Writing:
         """
         try:
             while True:
-                self._child = await Child.spawn(structs.replace(self._setup, socket=self.socket))
+                self._child = await Child.begin(structs.replace(self._setup, socket=self.socket), self._reserve)
                 await self._listen(self._child)
                 self._ready.clear()
                 self._begun += 1
