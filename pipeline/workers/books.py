@@ -147,9 +147,13 @@ class Books:
 
     # --- what becomes of a partition ---
 
-    async def finish(self, number: int) -> None:
-        """Note that a partition is done, for good; its dead letters are ours from here on, and its state goes."""
-        await self.take_letters(number)
+    async def finish(self, number: int, letters: int) -> None:
+        """Note that a partition is done, for good; its dead letters are ours from here on, and its state goes.
+
+        It has so many ``letters``: for none at all its state need not be opened.
+        """
+        if letters:
+            await self.take_letters(number)
         account = structs.asdict(self._now[number])
         await self._state.partition_done(number, account)
         self._saved[number].account = account

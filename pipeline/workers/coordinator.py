@@ -70,7 +70,7 @@ class Coordinator:
         self._setup: Setup
         self._room: Room
         self._pending: deque[int] = deque()
-        self._finished: deque[int] = deque()
+        self._finished: deque[tuple[int, int]] = deque()
         self._news = asyncio.Event()
         self._all_ended = False
         self._slots: list[Slot] = []
@@ -266,7 +266,8 @@ class Coordinator:
             self._news.clear()
             while self._finished:
                 with anyio.CancelScope(shield=True):
-                    await self._books.finish(self._finished.popleft())
+                    number, letters = self._finished.popleft()
+                    await self._books.finish(number, letters)
                     await self._merging.go_on()
             if not self._all_ended:
                 await self._news.wait()
@@ -336,7 +337,7 @@ class Coordinator:
             self._collected += report.errors
             self._notes += [note for note in report.notes if note not in self._notes]
         if report is not None and ended.code == Exit.DONE:
-            self._finished.append(number)
+            self._finished.append((number, report.dead_letters))
             self._news.set()
         elif ended.code not in (Exit.DONE, Exit.TERMINATED):
             outcome = report.outcome if report is not None else "failed"

@@ -1,5 +1,6 @@
 """Workers that are forked: where a config names no code of others, they are copies of the command as it had loaded."""
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from pipeline.plan.load import Loaded, load
 from pipeline.workers.reserve import Reserve
-from tests.cli.commands import ending, start
+from tests.cli.commands import Command, ending, start
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -160,6 +161,30 @@ def test_nothing_is_forked_beside_another_thread(folder: Path) -> None:
     finally:
         ended.set()
         thread.join()
+
+
+def test_nothing_is_forked_where_its_end_could_not_be_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", unknown)
+    reserve = Reserve()
+    reserve.fill(loaded(folder).topology)
+    assert reserve.take() is None
+
+
+def test_a_partition_without_dead_letters_is_put_away_unopened(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("pipeline.workers.books.edit_state", opened)
+    (folder / "c.yaml").write_text(CONFIG.split("    rate_limit")[0] + CONFIG[CONFIG.index("  - batcher") :])
+    ran = Command(folder, capsys)("run", "c.yaml", "--workers", "2")
+    assert ran.code == 0, ran.err
+    assert (folder / "out.jsonl").read_text() == MERGED
 
 
 def test_code_of_others_is_noticed(folder: Path) -> None:
