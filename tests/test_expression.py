@@ -231,6 +231,21 @@ def test_assignments_give_the_values_of_a_typed_record_and_leave_it() -> None:
     assert assign({"carrier": "UA"}) == {"carrier": "ua", "late": None}
 
 
+def test_nothing_is_written_for_typed_records_before_the_first_of_them() -> None:
+    asked: list[str] = []
+
+    def rebuild(values: Callable[..., Any]) -> Callable[..., Any]:
+        asked.append("for typed records")
+        return values
+
+    expression = compile_assignments({"x": "carrier"}, rebuild=rebuild)
+    assert expression.function({"carrier": "UA"}) == {"carrier": "UA", "x": "UA"}
+    assert not asked
+    for _ in range(2):
+        assert expression.function(Flight()) == ("UA",)
+    assert asked == ["for typed records"]
+
+
 def test_typed_records_may_be_rebuilt_of_the_values() -> None:
     def rebuild(values: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
         def built(record: Flight, origin: Origin) -> Flight:

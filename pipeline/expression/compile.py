@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 from pipeline.expression.code import Code, Expression, Step, constant, local
@@ -124,21 +125,24 @@ def _for_sorts(
         code = Code(struct, exact=kind)
         return code.finish_quick(steps(code))
 
+    @cache
+    def for_typed() -> Expression:
+        found = write(True, None)
+        return found if rebuild is None else replace(found, function=rebuild(found.function), loop=None)
+
     if typed is False:
         expression = write(False, None)
     else:
-        for_typed = write(True, None)
-        if rebuild is not None:
-            for_typed = replace(for_typed, function=rebuild(for_typed.function), loop=None)
 
         def evaluate_typed(record: Any, *origin: Any) -> Any:
             if not isinstance(record, Projected):
-                return for_typed.function(record, *origin)
+                # Written for the first of them: nearly all records are dicts.
+                return for_typed().function(record, *origin)
             # It is not as a loop would have it, or among others than its like, and means what its line means.
             value = expression.function(whole(record), *origin)
             return set_on(record, value) if set_on is not None else value
 
-        expression = for_typed if typed else write(False, evaluate_typed)
+        expression = for_typed() if typed else write(False, evaluate_typed)
     if expression.loop is None:
         return expression
     return replace(expression, loop=Loops(expression.function, expression.loop, write_quick))
