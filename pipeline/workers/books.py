@@ -170,12 +170,11 @@ class Books:
         path = self.state_of(number)
 
         def remove() -> None:
-            # Beside it may lie what a worker was about to make when it was killed.
-            for left in (*path.parent.glob(f"{path.name}*"), *path.parent.glob(f".{path.name}.*")):
+            # Beside it may lie what a worker was about to make when it was killed. The file itself goes last: by it
+            # the next run knows that there is something left, should we be killed here.
+            for left in (*path.parent.glob(f"{path.name}?*"), *path.parent.glob(f".{path.name}.*"), path):
                 left.unlink(missing_ok=True)
-            with suppress(OSError):
-                path.parent.rmdir()
-                path.parent.parent.rmdir()
+            _remove_empty(path.parent)
 
         await to_thread.run_sync(remove)
 
@@ -197,6 +196,7 @@ class Books:
             for path in states:
                 self.discard_outputs(int(path.stem), older.name)
             shutil.rmtree(older, ignore_errors=True)
+        _remove_empty(folder / self._state.lineage)
 
     def discard_outputs(self, number: int, lineage: str) -> None:
         """Take away what a partition wrote to be merged."""
@@ -214,6 +214,14 @@ class Books:
             cuts = await view.cuts(limit=1)
         counters: Mapping[str, Mapping[str, int]] = cuts[0].counters if cuts else {}
         return Account(**counters.get("account", {}))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take away the folder of a lineage, and the one around it, where nothing is in them."""
+    with suppress(OSError):
+        folder.rmdir()
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def _undivided(path: Path) -> StateError:
