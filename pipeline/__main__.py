@@ -9,14 +9,14 @@ from pipeline.cli.streams import flushed, open_closed
 
 __all__ = ("main",)
 
-_YOUNG = 50_000
-"""Objects that are made before the collector looks again: nearly all that a start makes stays, and to look at it each
-700 objects takes a tenth of the start."""
+_START = 500_000
+"""Objects that are made before the collector looks, more than any start makes: nearly all of them stay, and to look at
+them each 700 takes a tenth of the start, once at 50,000 still a twentieth."""
 
 
 def main() -> int:
     """Run the command with the arguments of the process and return its exit code."""
-    gc.set_threshold(_YOUNG)
+    gc.set_threshold(_START)
     signals = Signals()
     signals.install()
     open_closed()

@@ -1,7 +1,6 @@
 """One run under the command: watched, stopped by signals, and ended with an exit code."""
 
 import asyncio
-import gc
 import os
 import select
 import signal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from msgspec import Struct
 
+from pipeline.cli.collecting import collecting_less
 from pipeline.cli.config import ConfigFile, refuse_config
 from pipeline.cli.ending import ending_fields, ending_lines, replay_lines
 from pipeline.cli.forced import end_anyway, end_no_more
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Request", "execute", "exit_code")
 
-_YOUNG = 50_000
-"""Objects that are made before the collector looks again: records come and go by reference counts alone, and looking
-at them at each 700 costs a tenth of the run."""
 _GRACE = 5.0
 """Seconds after the drain's deadline, or after the second signal, for which a function that blocks is waited for."""
 _PATIENCE = 1.0
@@ -79,7 +76,7 @@ def execute(request: Request, signals: Signals) -> int:
     with _reserve(request, loaded) as reserve:
         view = _view(request, loaded)
         try:
-            with _collecting_less(), printing_aside():
+            with collecting_less(), printing_aside():
                 return asyncio.run(_run(request, loaded, view, signals, reserve))
         except PipelineError as error:
             view.fail(error)
@@ -327,18 +324,6 @@ def _view(request: Request, loaded: Loaded) -> View:
 
     console = Console(stderr=True)
     return Lines(mask) if console.is_dumb_terminal else Screen(mask, console)
-
-
-@contextmanager
-def _collecting_less() -> Generator[None, None, None]:
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_YOUNG, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def _output_closed() -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli.collecting import collecting_less
 from pipeline.cli.config import ConfigFile
 from pipeline.cli.forced import end_anyway, end_no_more
 from pipeline.cli.signals import Signals
@@ -73,7 +74,8 @@ def execute(request: Request, signals: Signals) -> int:
         serving = _Serving(request, loaded, access, signals)
         for text in filter(None, (warning, exposed)):
             serving.say(f"warning: {text}")
-        return asyncio.run(serving.run(listening))
+        with collecting_less():
+            return asyncio.run(serving.run(listening))
 
 
 class _Serving:

@@ -1,5 +1,6 @@
 """A process that a coordinator spawned: a worker, or the writer. ``python -m pipeline.workers ROLE DESCRIPTOR``."""
 
+import gc
 import os
 import signal
 import sys
@@ -7,9 +8,13 @@ from contextlib import suppress
 
 __all__ = ("main",)
 
+_START = 500_000
+"""Objects that are made before the collector looks, more than a start makes: nearly all of them stay."""
+
 
 def main() -> int:
     """Do what the first line of standard input says, until told to leave; return the exit code."""
+    gc.set_threshold(_START)
     # A terminal sends Ctrl-C to all of its processes, a service manager its SIGTERM: only the coordinator decides.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
