@@ -15,7 +15,7 @@ from tests.faults.row import Row
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.syscalls import inject_errors, kill_at_calls
-from tests.faults.workers import SHARED, VICTIMS, kill_one_of_several
+from tests.faults.workers import FORKED, SHARED, VICTIMS, kill_one_of_several
 
 __all__ = ("Effort", "names", "run_rows", "small")
 
@@ -95,6 +95,7 @@ def _rows(effort: Effort) -> Iterator[tuple[str, Work]]:
         yield f"power-at-syncs/{scenario.name}", _of(small(scenario), _cut_at_syncs)
     for victim in VICTIMS:
         yield f"workers/{victim}", _of(SHARED, _killing(victim))
+        yield f"forks/{victim}", _of(FORKED, _killing(victim))
     yield "bad-lines", _bad_lines
     yield "endless", lambda row, folder, at: run_endless(folder, row, at.seconds)
 

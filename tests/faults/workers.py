@@ -19,7 +19,7 @@ from tests.faults.records import Ident, rows, table, write_csv
 from tests.faults.row import Row
 from tests.faults.scenario import Output, Scenario
 
-__all__ = ("SHARED", "VICTIMS", "kill_one_of_several")
+__all__ = ("FORKED", "SHARED", "VICTIMS", "kill_one_of_several")
 
 VICTIMS = ("worker", "writer", "coordinator")
 _BEGINS_WITHIN = 60.0
@@ -108,6 +108,37 @@ stages:
 )
 
 
+FORKED = Scenario(
+    "forked",
+    lambda folder, count: write_csv(folder / "in.csv", count),
+    {"file": SHARED.outputs["file"], "table": SHARED.outputs["table"]},
+    """\
+name: kills
+delivery: exactly_once
+checkpoint: {path: state.db, interval: 50ms}
+partition: 128KiB
+stages:
+  - source: csv
+    name: in
+    with: {path: in.csv, types: {seq: int, crc: int}}
+  - processor: filter
+    with: {where: "seq % 11 != 5"}
+    rate_limit: {rate: 8000/s, burst: 100, per: record}
+  - batcher: fixed
+    with: {size: 100}
+  - sink: csv
+    name: file
+    with: {path: out.csv, columns: [seq, key, crc, pad]}
+  - sink: sqlite
+    name: table
+    from: fixed
+    with: {path: out.db, table: records}
+""",
+    count=20_000,
+)
+"""Names no code, so that its first processes are forks of the coordinator."""
+
+
 def kill_one_of_several(bench: Bench, row: Row, victim: str, runs: int, seed: int) -> None:
     """Kill one process of each run once or twice, at random moments; resume with three workers where the run ended."""
     started = time.monotonic()
@@ -176,7 +207,9 @@ def _kill(parent: int, victim: str) -> bool:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             own = int(path.read_text().rpartition(")")[2].split()[1]) == parent
-            if own and f"pipeline.workers\0{victim}\0".encode() in path.with_name("cmdline").read_bytes():
+            # One that was spawned has its own command line from the first moment, a fork its name once it knows it.
+            spawned = f"pipeline.workers\0{victim}\0".encode() in path.with_name("cmdline").read_bytes()
+            if own and (spawned or path.with_name("comm").read_text().strip() == f"pipeline-{victim}"):
                 os.kill(int(path.parent.name), signal.SIGKILL)
                 return True
     return False
