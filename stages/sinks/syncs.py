@@ -10,6 +10,9 @@ from stages.sinks.append_file import AppendFile
 __all__ = ("Syncs",)
 
 
+_MOST_TRIES = 10
+
+
 class Syncs:
     """The files that have changed since the last sync, and the folders in which names have."""
 
@@ -27,13 +30,28 @@ class Syncs:
         self._folders[folder or "."] = None
 
     def make_folder(self, folder: str) -> None:
-        """Make a folder and those above it that are missing."""
+        """Make a folder and those above it that are missing.
+
+        The hidden folder of a run by workers is made by any of them, and taken away whenever it is empty.
+        """
+        for left in reversed(range(_MOST_TRIES)):
+            try:
+                return self._make_folder(folder)
+            except FileNotFoundError:
+                if not left:
+                    raise
+
+    def _make_folder(self, folder: str) -> None:
         missing: list[str] = []
         while folder and not os.path.isdir(folder):
             missing.append(folder)
             folder = os.path.dirname(folder)
         for path in reversed(missing):
-            os.mkdir(path)
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
             self.folder(os.path.dirname(path))
 
     async def run(self) -> None:
