@@ -2,7 +2,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -801,6 +801,19 @@ def test_what_holds_or_computes_a_number_may_be_infinite(text: str) -> None:
     assert may_be_nonfinite(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["int(a)", "len(a)", "int(a) // 60 * 60", "-int(a) + 1", "int(a) / 3", "a.find('x') * 2"]
+)
+@pytest.mark.parametrize("around", ["{}", "str({})", "a.removeprefix({})", "any({})", "{} if a else 'x'"])
+def test_whole_numbers_what_they_make_and_texts_are_finite(text: str, around: str) -> None:
+    assert not may_be_nonfinite(around.format(text))
+
+
+@pytest.mark.parametrize("text", ["int(a) / b", "int(a) * b", "int(a) ** -1", "int(a) * 1.5", "a.get('x')", "abs(a)"])
+def test_what_is_made_of_more_than_whole_numbers_may_be_infinite(text: str) -> None:
+    assert may_be_nonfinite(text)
+
+
 def test_of_what_is_no_expression_nothing_is_certain() -> None:
     assert may_be_nonfinite("a +")
 
@@ -808,9 +821,13 @@ def test_of_what_is_no_expression_nothing_is_certain() -> None:
 any_value = st.one_of(st.floats(), st.integers(), st.booleans(), st.text(max_size=3))
 
 
-@given(any_value, any_value, st.sampled_from(["a == b", "not a", "a == b or a != b", "2 if a == b else 'x'"]))
-def test_what_is_certain_holds_for_all_values(a: object, b: object, text: str) -> None:
-    value = compile_expression(text).function({"a": a, "b": b})
+certain = ["a == b", "not a", "a == b or a != b", "2 if a == b else 'x'"]
+certain += ["int(a) // len(b) * 60", "int(a) / int(b)", "-int(a) % 7", "a.count(b) - int(b)", "str(a)", "upper(a)"]
 
+
+@given(any_value, any_value, st.sampled_from(certain))
+def test_what_is_certain_holds_for_all_values(a: object, b: object, text: str) -> None:
     assert not may_be_nonfinite(text)
-    assert not isinstance(value, float)
+    with suppress(EvaluationError):
+        value = compile_expression(text).function({"a": a, "b": b})
+        assert not isinstance(value, float) or math.isfinite(value)
