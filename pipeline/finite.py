@@ -11,7 +11,7 @@ def sums_up(values: Iterable[Any]) -> bool:
     """Tell whether values have a finite sum, and so none among them is no finite number; False says nothing."""
     try:
         total: Any = sum(values)
-    except (LookupError, TypeError, ValueError, ArithmeticError):
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
         return False
     return type(total) in (int, float) and total - total == 0
 

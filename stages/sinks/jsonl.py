@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from os import fspath
 from typing import Any
 
@@ -67,8 +67,9 @@ class JsonlFormat(Format):
         """Tell whether a value that may be NaN or infinite was written as null, or is None."""
         if self._nonfinite is None:
             return _NULL.search(data) is not None
+        typed = bool(records) and isinstance(records[0], msgspec.Struct)
         for name in self._nonfinite:
-            if sums_up(map(itemgetter(name), records)):
+            if sums_up(map(attrgetter(name) if typed else itemgetter(name), records)):
                 continue
             try:
                 values = [record.get(name) for record in records]

@@ -12,7 +12,7 @@ from pipeline.projection import Projection, Seal
 from pipeline.stage import SourceContext, key
 from stages.sources.files import FileSource, encoding_of
 from stages.sources.formats import Decoded, Format, bad_record
-from stages.sources.schema import record_type, schema_problems
+from stages.sources.schema import reads_finite, record_type, schema_problems
 
 __all__ = ("Jsonl",)
 
@@ -52,7 +52,9 @@ class Jsonl(FileSource, kw_only=True):
 
         But a class of the user's may have such a number as a default, or compute one.
         """
-        return frozenset() if self.schema is None or isinstance(self.schema, Mapping) else None
+        if self.schema is None or isinstance(self.schema, Mapping) or reads_finite(self.schema):
+            return frozenset()
+        return None
 
     def projects(self) -> bool:
         """Tell whether nobody asked for typed records; then a record is its line."""

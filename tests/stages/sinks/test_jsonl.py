@@ -163,6 +163,33 @@ async def test_a_number_too_large_that_a_map_computes_fails_by_itself(tmp_path: 
     assert [line["big"] for line in map(msgspec.json.decode, (tmp_path / "out.jsonl").read_bytes().splitlines())] == [1]
 
 
+class Big(msgspec.Struct):
+    x: float | None = None
+
+
+async def test_a_number_too_large_that_is_computed_for_a_typed_record_fails_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x": 1.5}\n{"x": 1e300}\n{"x": null}\n{"x": 2}\n')
+    pipeline = (
+        Pipeline("typed", checkpoint={"path": str(tmp_path / "state.db")}, on_failure="collect")
+        | sources.Jsonl(path=str(tmp_path / "in.jsonl"), schema=Big)
+        | processors.Map(set={"y": "None if x is None else x * x", "n": "int(coalesce(x, 0)) % 7"})
+        | sinks.Jsonl(path=str(tmp_path / "out.jsonl"))
+    )
+
+    report = await pipeline.run()
+
+    assert (report.account.written, report.account.collected) == (3, 1)
+    assert report.errors[0]["error"].startswith("y is NaN or infinite")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert lines[:2] == ['{"x":1.5,"y":2.25,"n":1}', '{"x":null,"y":null,"n":0}']
+
+
+def test_typed_records_whose_doubtful_field_is_finite_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.sinks.jsonl._NULL", None)
+
+    assert JsonlFormat(frozenset({"delay"})).encode([Flight(1, 2.5)]) == b'{"number":1,"delay":2.5}\n'
+
+
 class Silent(msgspec.Struct):
     """A class whose default JSON has no word for."""
 

@@ -3,7 +3,7 @@
 import gc
 import random
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -141,6 +141,50 @@ async def test_a_struct_class_of_the_user_is_a_schema(tmp_path: Path) -> None:
 
     path = write(tmp_path, "in.jsonl", '{"x": 1, "y": 2}\n')
     assert await read_records(Jsonl(path=path, schema=Point)) == [Point(1, 2)]
+
+
+class Leg(msgspec.Struct):
+    miles: float | None = None
+    onward: "Leg | None" = None
+
+
+class Trip(msgspec.Struct):
+    legs: list[Leg]
+    extra: dict[str, Any]
+    tags: Annotated[list[str], msgspec.Meta(max_length=3)] = []
+    rate: float = 1.5
+
+
+class Computing(msgspec.Struct):
+    x: float
+
+    def __post_init__(self) -> None:
+        self.x *= 1e300
+
+
+class Around(msgspec.Struct):
+    inner: dict[str, list[Computing | None]]
+
+
+class Made(msgspec.Struct):
+    xs: list[float] = msgspec.field(default_factory=lambda: [float("inf")])
+
+
+class Boundless(msgspec.Struct):
+    x: float = float("inf")
+
+
+class Raw(msgspec.Struct):
+    x: msgspec.Raw
+
+
+def test_records_of_a_type_that_only_the_text_fills_hold_no_nan() -> None:
+    assert Jsonl(path="x", schema=Trip).nonfinite() == frozenset()
+
+
+@pytest.mark.parametrize("schema", [Computing, Around, Made, Boundless, Raw])
+def test_a_type_with_code_or_such_a_default_may_hold_nan_anywhere(schema: type[msgspec.Struct]) -> None:
+    assert Jsonl(path="x", schema=schema).nonfinite() is None
 
 
 def test_a_schema_with_an_unknown_type_is_a_problem() -> None:
