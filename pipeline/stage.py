@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, RecordError, RecordErrors, StateError, 
 from pipeline.keywords import ByKeyword
 from pipeline.projection import Access, Projection
 from pipeline.units import parse_backoff, parse_duration, parse_rate, parse_size
+from pipeline.widening import Widened
 
 __all__ = (
     "Acknowledge",
@@ -331,6 +332,10 @@ class Source(Stage, kw_only=True):
         """Tell whether its records are JSON text, of which it decodes what `SourceContext.projection` asks for."""
         return False
 
+    def widens(self) -> bool:
+        """Tell whether it makes typed records as `SourceContext.widened` asks for, with room for computed fields."""
+        return False
+
     def indivisible(self) -> str | None:
         """Return why the source can't be read in partitions by several workers; None when it can."""
         return "it has no partitions"
@@ -565,6 +570,8 @@ class SourceContext(StageContext):
     """What of the source is to be read, as `Partition.what` says it; None for all of it."""
     projection: Projection | None = None
     """What of its records is to be decoded, if the source `projects`; None for all."""
+    widened: type[Widened] | None = None
+    """What its records are to be decoded as, if the source `widens`; None for the type of its schema."""
 
 
 class NamedFile(Struct, frozen=True):

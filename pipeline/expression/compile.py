@@ -6,9 +6,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
 from pipeline.expression.code import Code, Expression, Step, constant, local
 from pipeline.expression.loops import Loops, Quick
 from pipeline.projection import Projected, whole
+from pipeline.widening import has_room
 
 __all__ = ("compile_assignments", "compile_expression", "compile_predicate", "compile_record", "Rebuilt")
 
@@ -63,7 +66,8 @@ def compile_assignments(
     All values are made before the first is assigned: texts see the record as it was, and when one fails nothing has
     changed. A typed record has no place for new fields, so nothing is assigned to it: for one the values are returned,
     a tuple in the order of ``texts``. ``rebuild`` takes the function that does so, with the same arguments, and returns
-    the one to use for typed records instead; ``rebuilt`` says the same of a class, for loops to build by.
+    the one to use for typed records instead; ``rebuilt`` says the same of a class, for loops to build by. But one that
+    `has_room` is assigned to by loops, as long as its fields are unset, and so is ``rebuild`` to do.
 
     :raises ExpressionError: when a text is not an expression of the language; ``field`` says which.
     """
@@ -74,6 +78,8 @@ def compile_assignments(
             return kept + _assigning(texts)
         if code.exact is not None and issubclass(code.exact, Projected):
             return kept + _setting(texts)
+        if code.exact is not None and has_room(code.exact, texts):
+            return [_refusing_filled(code, texts), *kept, *_setting(texts)]
         if code.exact is None or rebuilt is None:
             return kept + _returning_values(texts)
         return [*kept, _rebuilding(code, rebuilt(code.exact))]
@@ -162,6 +168,11 @@ def _assigning(texts: Mapping[str, str]) -> list[Step]:
     assign: list[Step] = [(f"_record[NAME] = _v{index}", {"NAME": constant(name)}) for index, name in enumerate(texts)]
     # Without any text nothing else would notice a record that is none.
     return [*(assign or [("_record.get", {})]), ("return _record", {})]
+
+
+def _refusing_filled(code: Code, texts: Mapping[str, str]) -> Step:
+    """Return the step by which a record whose fields were computed before does not fit a quick loop."""
+    return f"if _record.{next(iter(texts))} is not {code.name(UNSET)}: raise _Exception", {}
 
 
 def _setting(texts: Mapping[str, str]) -> list[Step]:

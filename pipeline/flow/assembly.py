@@ -298,6 +298,7 @@ async def _open_source(
         planned.name, run.topology.name, run.clock, run.lineage, run.number, warn=warn, max_record=largest
     )
     context.projection = run.topology.projections.get(planned.name)
+    context.widened = run.topology.widened.get(planned.name)
     if assembly.options.share is not None:
         context.partition = assembly.options.share.partition
     point = cut.sources.get(planned.name) if cut is not None else None

@@ -20,6 +20,7 @@ from pipeline.settle.ledger import End, Ledger
 from pipeline.stage import Position
 from pipeline.watch.events import Events, hidden
 from pipeline.watch.metrics import StageMetrics
+from pipeline.widening import narrowed
 
 __all__ = ("YIELD_AFTER", "Broken", "Failure", "Full", "Halt", "Place", "Run")
 
@@ -384,7 +385,7 @@ def _described(record: Any) -> str:
 def _as_read(record: Any) -> Any:
     """Return a record as somebody is to see it: with all its fields, if that can be."""
     try:
-        return whole(record)
+        return narrowed(whole(record))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return str(record.whole_line, "utf-8") if isinstance(record, Projected) else record
 

@@ -18,6 +18,7 @@ from pipeline.plan.keys import Delivery, PipelineConfig
 from pipeline.plan.wiring import in_order, outputs_of
 from pipeline.projection import Access, Projection, project
 from pipeline.stage import Batcher, ChannelBounds, Processor, Sink, Source, Stage, file_keys
+from pipeline.widening import Widened, widen
 
 __all__ = ("NOWHERE", "Memory", "PlannedStage", "Topology", "Veil", "assemble", "build_topology", "channel_of")
 
@@ -108,17 +109,32 @@ class Topology:
         found = {source.name: self._projection(source) for source in self.sources}
         return {name: projection for name, projection in found.items() if projection is not None}
 
+    @cached_property
+    def widened(self) -> dict[str, type[Widened]]:
+        """What the typed records of a source are decoded as, by its name; there is none where no field is computed."""
+        found = {
+            source.name: widen(source.spec.record_type(), self._accesses(source)[0])
+            for source in self.sources
+            if isinstance(source.spec, Source) and source.spec.widens()
+        }
+        return {name: kind for name, kind in found.items() if kind is not None}
+
     def _projection(self, stage: PlannedStage) -> Projection | None:
         if not isinstance(stage.spec, Source) or not stage.spec.projects():
             return None
+        accesses, last = self._accesses(stage)
+        return project(accesses, last.name) if all(map(self._passes_text, last.outputs)) else None
+
+    def _accesses(self, stage: PlannedStage) -> tuple[list[Access], PlannedStage]:
+        """Return what the processors right behind a stage do, as far as they are all expressions, and the last."""
         accesses: list[Access] = []
         while (below := self._processor_below(stage)) is not None:
             access = below.spec.access() if isinstance(below.spec, Processor) else None
             if access is None:
-                return None
+                break
             accesses.append(access)
             stage = below
-        return project(accesses, stage.name) if all(map(self._passes_text, stage.outputs)) else None
+        return accesses, stage
 
     def _processor_below(self, stage: PlannedStage) -> PlannedStage | None:
         """Return the processor that is all there is right behind a stage, and has nothing else before it."""

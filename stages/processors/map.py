@@ -8,6 +8,7 @@ import msgspec
 from pipeline.expression import Expression, Loop, Rebuilt, compile_assignments, may_be_nonfinite, paths_read
 from pipeline.projection import Access
 from pipeline.stage import Each, Processor, StageContext, Work, key
+from pipeline.widening import fill
 from stages.processors.functions import refuse_timeout
 from stages.processors.records import Shape, compiled, shape_of
 
@@ -91,6 +92,7 @@ class Map(Processor, kw_only=True):
 
     def _assignments(self) -> Expression:
         shapes: dict[type[msgspec.Struct], Shape] = {}
+        names = tuple(self.set)
 
         def shaped(old: type[msgspec.Struct]) -> Shape:
             shape = shapes.get(old)
@@ -100,7 +102,8 @@ class Map(Processor, kw_only=True):
 
         def changing(compute: Callable[..., Any]) -> Callable[..., Any]:
             def change(record: msgspec.Struct, *origin: Any) -> Any:
-                return shaped(type(record)).make(record, compute(record, *origin))
+                values = compute(record, *origin)
+                return record if fill(record, names, values) else shaped(type(record)).make(record, values)
 
             return change
 

@@ -10,6 +10,7 @@ import msgspec
 
 from pipeline.projection import Projection, Seal
 from pipeline.stage import SourceContext, key
+from pipeline.widening import Widened, widener
 from stages.sources.files import FileSource, encoding_of
 from stages.sources.formats import Decoded, Format, bad_record
 from stages.sources.schema import reads_finite, record_type, schema_problems
@@ -58,13 +59,21 @@ class Jsonl(FileSource, kw_only=True):
 
     def projects(self) -> bool:
         """Tell whether nobody asked for typed records; then a record is its line."""
-        plain = self.schema is None and encoding_of(self.encoding) == "utf-8"
-        return plain and type(self).open is Jsonl.open and type(self).format is Jsonl.format
+        return self.schema is None and encoding_of(self.encoding) == "utf-8" and self._is_ours()
+
+    def widens(self) -> bool:
+        """Tell whether there is a schema."""
+        return self.schema is not None and self._is_ours()
+
+    def _is_ours(self) -> bool:
+        return type(self).open is Jsonl.open and type(self).format is Jsonl.format
 
     def format(self, context: SourceContext) -> Format:
         """Return what turns lines into records."""
         if context.projection is not None:
             return ProjectedLines(context.projection, context.name)
+        if context.widened is not None:
+            return WidenedLines(self.encoding, context.widened)
         return JsonLines(self.encoding, record_type(self.schema))
 
 
@@ -92,9 +101,13 @@ class JsonLines:
                 lines = raw.decode(self._encoding).split("\n")
                 if not lines[-1]:
                     lines.pop()
-            return Decoded(list(map(self._decode, lines)), len(raw), len(lines))
+            return Decoded(self.decode_all(lines), len(raw), len(lines))
         except _REFUSALS:
             return self.one_by_one(raw)
+
+    def decode_all(self, lines: list[Any]) -> list[Any]:
+        """Return the records of lines of which none is blank or bad."""
+        return list(map(self._decode, lines))
 
     def saved(self) -> None:
         """Return nothing."""
@@ -122,6 +135,30 @@ class JsonLines:
                 failed.append(len(records))
                 records.append(bad_record(line, _reason(error)))
         return Decoded(records, len(raw), len(lines), failed, starts)
+
+
+class WidenedLines(JsonLines):
+    """Decodes JSON lines as typed records with room for computed fields; a line may have a field of the same name."""
+
+    def __init__(self, encoding: str, widened: type[Widened]) -> None:
+        super().__init__(encoding, widened.__declared__)
+        self._quick = msgspec.json.Decoder(widened, dec_hook=_refuse).decode
+        self._widen = widener(widened)
+
+    def decode_all(self, lines: list[Any]) -> list[Any]:
+        """Return the records of lines of which none is blank or bad."""
+        try:
+            return list(map(self._quick, lines))
+        except _REFUSALS:
+            return list(map(self._widen, super().decode_all(lines)))
+
+    def decode_line(self, line: bytes) -> Any:
+        """Return the record of a line."""
+        return self._widen(super().decode_line(line))
+
+
+def _refuse(declared: Any, value: Any) -> Any:
+    raise ValueError("not a field of the declared type")
 
 
 class ProjectedLines(JsonLines):

@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.finite",
     ),
     ("pipeline.projection",),
+    ("pipeline.widening",),
     ("pipeline.batch", "pipeline.expression", "pipeline.keywords", "pipeline.sizes"),
     ("pipeline.control",),
     ("pipeline.stage",),
@@ -46,6 +47,7 @@ FOR_STAGES = {"stage", "batch", "errors", "units", "clock", "expression", "spans
     "unsynced",
     "finite",
     "projection",
+    "widening",
 }
 
 PIPELINE, STAGES = modules("pipeline"), modules("stages")
