@@ -10,6 +10,7 @@ from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
 from pipeline.stage import FilePaths, Partition, Reader, Source, SourceContext, key
 from stages.sources.compressed import is_compressed
+from stages.sources.cutter import RECORDS
 from stages.sources.dividing import Rows, divide_files, known_ends
 from stages.sources.file_reader import FileReader
 from stages.sources.formats import Format
@@ -90,6 +91,10 @@ class FileSource(Source, kw_only=True):
         """Return what turns lines into records, for one run."""
         raise NotImplementedError
 
+    def records_in_chunk(self) -> int:
+        """Return about how many records are read at a time."""
+        return RECORDS
+
     async def open(self, context: SourceContext) -> Reader:
         """Begin to read behind the cursor.
 
@@ -101,7 +106,8 @@ class FileSource(Source, kw_only=True):
             raise ConfigError(*problems)
         part = context.partition
         paths = self.paths() if part is None else part["files"]
-        reader = FileReader(paths, self.format(context), context, self.compression, self.follow)
+        records = self.records_in_chunk()
+        reader = FileReader(paths, self.format(context), context, self.compression, self.follow, records=records)
         try:
             await reader.open()
         except BaseException:

@@ -11,6 +11,7 @@ import msgspec
 from pipeline.projection import Projection, Seal
 from pipeline.stage import SourceContext, key
 from pipeline.widening import Widened, widener
+from stages.sources.cutter import RECORDS
 from stages.sources.files import FileSource, encoding_of
 from stages.sources.formats import Decoded, Format, bad_record
 from stages.sources.schema import reads_finite, record_type, schema_problems
@@ -64,6 +65,10 @@ class Jsonl(FileSource, kw_only=True):
     def widens(self) -> bool:
         """Tell whether there is a schema."""
         return self.schema is not None and self._is_ours()
+
+    def records_in_chunk(self) -> int:
+        """Return twice as many where they are typed: they take less than half of the memory of dicts."""
+        return RECORDS if self.schema is None else 2 * RECORDS
 
     def _is_ours(self) -> bool:
         return type(self).open is Jsonl.open and type(self).format is Jsonl.format

@@ -143,6 +143,16 @@ async def test_a_struct_class_of_the_user_is_a_schema(tmp_path: Path) -> None:
     assert await read_records(Jsonl(path=path, schema=Point)) == [Point(1, 2)]
 
 
+async def test_typed_records_come_in_larger_chunks(tmp_path: Path) -> None:
+    path = write(tmp_path, "in.jsonl", '{"a": 1}\n' * 9000)
+
+    def sizes(chunks: list[Any]) -> list[int]:
+        return [len(chunk.records) for chunk in chunks[1:-1]]
+
+    assert set(sizes(await read_chunks(Jsonl(path=path)))) == {256}
+    assert set(sizes(await read_chunks(Jsonl(path=path, schema={"a": "int"})))) == {512}
+
+
 class Leg(msgspec.Struct):
     miles: float | None = None
     onward: "Leg | None" = None
