@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 
 from pipeline.settle.database import transaction
 from pipeline.settle.history import put
@@ -85,9 +86,14 @@ def declared(version: int) -> set[tuple[str, str, str | None]]:
 
 def make_directory(path: Path) -> None:
     """Make a directory and those above it that are missing, for us alone under any umask, and durably."""
-    if path.is_dir():
+    # One look: between two of them somebody else may have made it.
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    if mode is not None and S_ISDIR(mode):
         return
-    if path.exists():
+    if mode is not None:
         raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder")
     make_directory(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)

@@ -174,7 +174,6 @@ class Books:
             # the next run knows that there is something left, should we be killed here.
             for left in (*path.parent.glob(f"{path.name}?*"), *path.parent.glob(f".{path.name}.*"), path):
                 left.unlink(missing_ok=True)
-            _remove_empty(path.parent)
 
         await to_thread.run_sync(remove)
 
@@ -196,7 +195,11 @@ class Books:
             for path in states:
                 self.discard_outputs(int(path.stem), older.name)
             shutil.rmtree(older, ignore_errors=True)
-        _remove_empty(folder / self._state.lineage)
+        await self.remove_folders()
+
+    async def remove_folders(self) -> None:
+        """Take away the folders of the states where nothing is in them; nobody may be about to open one there."""
+        await to_thread.run_sync(_remove_empty, state_folder(self._topology) / self._state.lineage)
 
     def discard_outputs(self, number: int, lineage: str) -> None:
         """Take away what a partition wrote to be merged."""

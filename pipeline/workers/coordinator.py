@@ -277,6 +277,7 @@ class Coordinator:
         try:
             for number in self._books.pending():
                 await self._books.take_letters(number)
+            await self._books.remove_folders()
             await self._merging.cut(final=True)
         except PipelineError as error:
             self._fault = self._fault or error

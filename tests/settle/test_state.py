@@ -335,6 +335,21 @@ async def test_a_folder_that_is_taken_away_while_it_is_empty_is_made_again(
     assert made == [path.parent] * (times + 1)
 
 
+def test_a_folder_that_somebody_makes_meanwhile_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, stat = tmp_path / "states", Path.stat
+
+    def looked(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        try:
+            return stat(self, follow_symlinks=follow_symlinks)
+        finally:
+            if self == folder and not os.path.isdir(folder):
+                os.mkdir(folder)
+
+    monkeypatch.setattr(Path, "stat", looked)
+    make_directory(folder)
+    assert folder.is_dir()
+
+
 async def test_a_folder_that_can_not_be_there_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make_none(folder: Path) -> None:
         pass

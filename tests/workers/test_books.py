@@ -26,6 +26,17 @@ async def test_an_empty_folder_is_what_a_kill_left(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*partitions*"))
 
 
+async def test_the_folder_stays_while_others_may_be_about_to_open_their_state_in_it(tmp_path: Path) -> None:
+    books = books_in(tmp_path)
+    path = books.state_of(0)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    await books.forget_state(0)
+    assert not path.exists() and path.parent.is_dir()
+    await books.remove_folders()
+    assert not list(tmp_path.glob("*partitions*"))
+
+
 @pytest.mark.parametrize("after", range(4))
 async def test_a_state_that_is_half_taken_away_is_known_by_its_file(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,4 +62,5 @@ async def test_a_state_that_is_half_taken_away_is_known_by_its_file(
 
     assert path.exists()
     await books.forget_state(0)
+    await books.remove_folders()
     assert not list(tmp_path.glob("*partitions*"))
