@@ -1,7 +1,8 @@
 """What decides the size of a batch, and what the batcher's actor tells it: the interface of the control laws.
 
-The actor drives a law like this. It fixes `law.limit` for a batch when it opens it, and may let a batch that is still
-open grow with a limit that was raised since; lowered it must not be, or what no longer fits waits for another round.
+The actor drives a law like this. It fixes `law.limit` for a batch when it opens it (or the part of it that
+`AdaptiveLaw.limit_between` says), and may let a batch that is still open grow with a limit that was raised since;
+lowered it must not be, or what no longer fits waits for another round.
 It tells `arrived` whenever records are admitted. It closes the batch when it holds `limit` records, when another would
 pass `max_bytes`, when its oldest record has been in it for `linger(size)` seconds, when `expects(remaining)` is false,
 or when the engine asks for it. Closing takes a permit (`permits` of them, or `permits_for` as it measures), filling
