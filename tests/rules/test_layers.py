@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.nearest",
         "pipeline.unsynced",
         "pipeline.finite",
+        "pipeline.functions",
     ),
     ("pipeline.projection",),
     ("pipeline.widening",),
@@ -46,6 +47,7 @@ FOR_STAGES = {"stage", "batch", "errors", "units", "clock", "expression", "spans
     "standard",
     "unsynced",
     "finite",
+    "functions",
     "projection",
     "widening",
 }
