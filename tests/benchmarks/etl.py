@@ -282,7 +282,7 @@ ETL = Workload(
         Peer("ours, 2 workers", ours("workers: 2\npartition: 8MiB"), missing=no_workers),
         Peer("bare, 5 times", bare, times=5, every=False),
         Peer(
-            "ours, 2 workers, 5 times", ours("workers: 2\npartition: 16MiB"), missing=no_workers, times=5, every=False
+            "ours, 2 workers, 5 times", ours("workers: 2\npartition: 38MiB"), missing=no_workers, times=5, every=False
         ),
         Peer("queue of chunks", queue),
         Peer("streamable", streamable, ["streamable"]),
