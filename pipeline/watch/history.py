@@ -18,7 +18,7 @@ from pipeline.watch.summary import TURNS, BatcherSummary, Resize, StageTraits, S
 __all__ = ("BatcherSample", "History", "Look", "Recorder", "Sample")
 
 _SAMPLES = 600
-_WIDTH = 0.01
+_WIDTH = 0.025
 _RESIZES = 200
 _TOLD = 10
 _UNTAINTED = 12

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 import msgspec
@@ -15,9 +15,11 @@ from pipeline.errors import Exit, PipelineError, StorageError
 from pipeline.plan.topology import Topology
 from pipeline.settle.cut import SourcePoint
 from pipeline.settle.state import StateFile, open_state
+from pipeline.units import format_size
 from pipeline.watch.events import Events
 from pipeline.watch.history import History, Look, Recorder
 from pipeline.watch.report import Account, Report, Status, find_bottleneck, run_entry
+from pipeline.watch.words import counted
 from pipeline.workers.books import Books
 from pipeline.workers.child import Child
 from pipeline.workers.merging import Merging
@@ -199,6 +201,7 @@ class Coordinator:
             workers=self._wanted(),
             partitions=len(books),
         )
+        self._tell_of_idle(len(books))
         for number in self._pending:
             await books.take_letters(number)
         self._letters = await state.count_letters()
@@ -207,6 +210,15 @@ class Coordinator:
             self._writing = Writing(self._setup, self._reserve, self._hear, lambda: books.total().settled)
             await self._writing.open(stack)
         return state
+
+    def _tell_of_idle(self, partitions: int) -> None:
+        """Say why there are fewer processes than were asked for."""
+        config = self._topology.config
+        if 0 < partitions < config.workers:
+            there_is = counted(partitions, "partition", "partitions")
+            size = format_size(cast(int, config.partition))
+            text = f"{there_is} for {config.workers} workers: a partition has {size} or less (`partition: {size}`), and"
+            self._events.emit("notice", text=f"{text} a compressed file is one")
 
     def _set_up(self, state: StateFile) -> Setup:
         plan, cut = self._plan, state.cut

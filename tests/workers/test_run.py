@@ -171,6 +171,13 @@ def test_what_one_process_began_is_not_divided_and_what_several_cannot_do_is_ref
     assert "--limit: workers read many places at once" in said
 
 
+def test_workers_without_a_partition_of_their_own_are_told_of(tmp_path: Path) -> None:
+    prepare(tmp_path, config=CONFIG.replace("16KiB", "1MiB"))
+    code, said = run(tmp_path, "--workers", "2")
+    assert code == 0
+    assert "1 partition for 2 workers: a partition has 1MiB or less (`partition: 1MiB`)" in said
+
+
 def test_partitions_that_are_not_merged_leave_numbered_files(tmp_path: Path) -> None:
     config = CONFIG.replace("partition: 16KiB", "partition: 50KiB\nmerge: false").split("  - sink: sqlite")[0]
     prepare(tmp_path, config=config)
