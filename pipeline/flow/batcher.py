@@ -103,7 +103,6 @@ class BatcherActor:
         self._in_flight: dict[Ticket, _Open] = {}
         self._permits = self.permits()
         """What `permits` said when it was last asked: as batches end, and when a stage is resized."""
-        self._ended_batches = 0
         self._through = 0
         self._pressed = False
         self._flushing = False
@@ -472,9 +471,9 @@ class BatcherActor:
             del self._in_flight[ticket]
             self._metrics.in_flight = len(self._in_flight)
             self._through += size
-            self._ended_batches += 1
+            ended = self._told.through + 1
             # Times that are averaged over ten batches change slowly; a law with a target is to know at once.
-            if self.has_target or self._ended_batches < _FIRST or not self._ended_batches % _EVERY:
+            if self.has_target or ended < _FIRST or not ended % _EVERY:
                 self._permits = self.permits()
             self._inbox.poke()
             smooth = ticket.smooth and not gathered.held
