@@ -6,17 +6,14 @@ import sys
 
 from pipeline.cli.signals import Signals, Stopped
 from pipeline.cli.streams import flushed, open_closed
+from pipeline.collecting import START
 
 __all__ = ("main",)
-
-_START = 500_000
-"""Objects that are made before the collector looks, more than any start makes: nearly all of them stay, and to look at
-them each 700 takes a tenth of the start, once at 50,000 still a twentieth."""
 
 
 def main() -> int:
     """Run the command with the arguments of the process and return its exit code."""
-    gc.set_threshold(_START)
+    gc.set_threshold(START)
     signals = Signals()
     signals.install()
     open_closed()

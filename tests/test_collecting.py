@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.collecting import YOUNG, collecting_less
+from pipeline.collecting import YOUNG, collecting_less
 from tests.cli.commands import TO_JSONL
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from msgspec import Struct
 
-from pipeline.cli.collecting import collecting_less
 from pipeline.cli.config import ConfigFile, refuse_config
 from pipeline.cli.ending import ending_fields, ending_lines, replay_lines
 from pipeline.cli.forced import end_anyway, end_no_more
 from pipeline.cli.progress import Meter
 from pipeline.cli.signals import Signals, Stopped
 from pipeline.cli.views import Lines, Logged, Screen, View
+from pipeline.collecting import collecting_less
 from pipeline.errors import ConfigError, Exit, PipelineError
 from pipeline.flow.supervisor import Supervisor
 from pipeline.pipeline import Pipeline

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.collecting import collecting_less
 from pipeline.cli.config import ConfigFile
 from pipeline.cli.forced import end_anyway, end_no_more
 from pipeline.cli.signals import Signals
 from pipeline.cli.views import Lines, Logged, View
+from pipeline.collecting import collecting_less
 from pipeline.errors import ConfigError, Exit, Problem
 from pipeline.plan.load import Loaded
 from pipeline.units import format_duration

@@ -6,15 +6,14 @@ import signal
 import sys
 from contextlib import suppress
 
-__all__ = ("main",)
+from pipeline.collecting import START
 
-_START = 500_000
-"""Objects that are made before the collector looks, more than a start makes: nearly all of them stay."""
+__all__ = ("main",)
 
 
 def main() -> int:
     """Do what the first line of standard input says, until told to leave; return the exit code."""
-    gc.set_threshold(_START)
+    gc.set_threshold(START)
     # A terminal sends Ctrl-C to all of its processes, a service manager its SIGTERM: only the coordinator decides.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import anyio
-import msgspec
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import Exit, PipelineError, StorageError
@@ -24,7 +23,7 @@ from pipeline.workers.books import Books
 from pipeline.workers.child import Child
 from pipeline.workers.merging import Merging
 from pipeline.workers.patience import Patience
-from pipeline.workers.plan import shared_sinks
+from pipeline.workers.plan import fingerprint_of, shared_sinks
 from pipeline.workers.reserve import Reserve
 from pipeline.workers.room import Room
 from pipeline.workers.slot import Slot, Work
@@ -222,12 +221,11 @@ class Coordinator:
 
     def _set_up(self, state: StateFile) -> Setup:
         plan, cut = self._plan, state.cut
-        fingerprint = msgspec.json.decode(msgspec.json.encode(self._topology.fingerprint(), enc_hook=str))
         return Setup(
             config=plan.config,
             settings=plan.settings,
             allow_code=plan.allow_code,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint_of(self._topology),
             lineage=state.lineage,
             run=state.run,
             fresh=plan.fresh,

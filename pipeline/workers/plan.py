@@ -4,13 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from pipeline.plan.keys import CheckpointConfig
 from pipeline.plan.topology import PlannedStage, Topology
 from pipeline.stage import Parting, Sink
 
-__all__ = ("is_hidden", "partition_topology", "shared_sinks", "state_folder", "state_of")
+__all__ = ("fingerprint_of", "is_hidden", "partition_topology", "shared_sinks", "state_folder", "state_of")
+
+
+def fingerprint_of(topology: Topology) -> Any:
+    """Return the fingerprint of a plan as it comes out of a pipe, so that two processes can compare theirs."""
+    return msgspec.json.decode(msgspec.json.encode(topology.fingerprint(), enc_hook=str))
 
 
 def partition_topology(

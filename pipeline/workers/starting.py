@@ -4,13 +4,12 @@ import asyncio
 import os
 from contextlib import suppress
 
-import msgspec
-
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.plan.load import load
 from pipeline.plan.topology import Topology
 from pipeline.standard import printing_aside
 from pipeline.workers.hearing import hear_setup
+from pipeline.workers.plan import fingerprint_of
 from pipeline.workers.words import Refused, Setup, line_of
 from pipeline.workers.worker import Worker
 from pipeline.workers.writer import serve_writers
@@ -42,8 +41,7 @@ def _planned(setup: Setup) -> Topology:
     :raises ConfigError: when the config is wrong, or another one by now.
     """
     topology = load(setup.config, overrides=setup.settings, allow_code=setup.allow_code).topology
-    here = msgspec.json.decode(msgspec.json.encode(topology.fingerprint(), enc_hook=str))
-    if here != setup.fingerprint:
+    if fingerprint_of(topology) != setup.fingerprint:
         raise ConfigError(f"{setup.config}: was edited while it ran; run it again")
     return topology
 

@@ -1,13 +1,13 @@
 """A worker: runs the partitions that it is given, one after the other, each as a run of its own."""
 
 import asyncio
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from pipeline.collecting import collecting_less
 from pipeline.errors import LockedError, PipelineError
 from pipeline.flow.supervisor import Options, Share, Supervisor
 from pipeline.plan.topology import Topology
@@ -36,8 +36,6 @@ _EVERY = 0.2
 """Seconds between two words about how far a partition has come."""
 _PATIENCE = 10.0
 """Seconds for which the lock of a partition's state is waited for: its last holder may be about to die."""
-_YOUNG = 50_000
-"""Objects that are made before the collector looks again, as under the command."""
 _UNTOLD = {"started", "configured", "progress", "draining", "finished", "batch"}
 """Log events of a partition's run that say nothing of the whole run."""
 
@@ -57,15 +55,14 @@ class Worker:
 
     async def run(self) -> None:
         """Run what is assigned until told to leave."""
-        gc.freeze()
-        gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
-        self._voice.say(Ready())
-        while not self._leaving:
-            self._news.clear()
-            while self._assigned:
-                await self._work(self._assigned.pop(0))
-            if not self._leaving:
-                await self._news.wait()
+        with collecting_less():
+            self._voice.say(Ready())
+            while not self._leaving:
+                self._news.clear()
+                while self._assigned:
+                    await self._work(self._assigned.pop(0))
+                if not self._leaving:
+                    await self._news.wait()
 
     def _heard(self, command: Command) -> None:
         if isinstance(command, Assign):

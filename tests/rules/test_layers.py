@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.unsynced",
         "pipeline.finite",
         "pipeline.functions",
+        "pipeline.collecting",
     ),
     ("pipeline.projection",),
     ("pipeline.widening",),
